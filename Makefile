@@ -1,0 +1,35 @@
+# Two commands matter: `make run` and `make test`. Each sets itself up.
+PYTHON ?= python3
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: run test lint serve bench-train lock clean
+
+run: .venv/.ready  ## from prompts to a promoted checkpoint and a report
+	@$(BIN)/sirl run
+
+test: .venv/.ready  ## every test
+	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: .venv/.ready  ## style, imports, types
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+serve: .venv/.ready  ## Prefect server, worker and MLflow; then: prefect deployment run sirl/full
+	@$(BIN)/python -m flows.serve
+
+lock: .venv/.ready  ## resolve requirements/*.in anew (uv: pip cannot resolve this set)
+	@$(BIN)/pip install -q uv && BIN=$(BIN) sh requirements/lock.sh
+
+clean:  ## everything `make run` wrote, the environment apart
+	rm -rf artifacts .sirl .dvc/cache .dvc/tmp .dvcremote dvc.lock
+
+# torch comes first and with its own dependencies: where pip finds a CUDA build it brings the
+# libraries that build wants, where it finds a CPU build it brings none. All else is locked.
+.venv/.ready: requirements/dev.txt requirements/data.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sirl needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing the locked environment (a few minutes, once)"
+	@$(BIN)/python -m pip install --quiet -c requirements/dev.txt torch
+	@$(BIN)/python -m pip install --quiet --no-deps -r requirements/dev.txt -r requirements/data.txt
+	@$(BIN)/python -m pip install --quiet --no-deps -e .
+	@touch $@

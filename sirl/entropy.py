@@ -1,0 +1,64 @@
+"""Token and response entropy: the signal the project stands on. Pure tensor functions.
+
+The entropy of a token is that of the full-vocabulary distribution it was drawn from,
+
+    H_t = - sum_v p_t(v) ln p_t(v)        [nats]
+
+and the entropy of a response is the mean of H_t over its tokens, the end token included
+(arXiv 2510.01088, eq. 2 and 3). The reward of SIRL is its negative.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CHUNK_ELEMENTS = 1 << 24
+"""Logits upcast to float32 at a time: 64 MiB, whatever tokens x vocabulary is."""
+
+
+def token_entropy(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Entropy of softmax(logits / temperature) along the last dimension, in nats.
+
+    Computed as ln Z - E[x] in float32, a bounded chunk of rows at a time, so that bf16 logits lose
+    nothing further and peak memory does not grow with tokens x vocabulary. No gradient flows.
+
+    Args:
+        logits: (..., V), any float type; -inf marks impossible tokens.
+        temperature: Above 0.
+
+    Returns:
+        (...), float32.
+    """
+    import torch
+
+    vocabulary = logits.shape[-1]
+    rows = logits.detach().reshape(-1, vocabulary)  # (N, V)
+    entropies = torch.empty(rows.shape[0], dtype=torch.float32, device=rows.device)  # (N,)
+    step = max(1, CHUNK_ELEMENTS // vocabulary)
+    for start in range(0, rows.shape[0], step):
+        x = rows[start : start + step].float() / temperature  # (n, V)
+        log_z = x.logsumexp(-1)  # (n,)
+        p = (x - log_z.unsqueeze(-1)).exp()  # (n, V)
+        # 0 * -inf is NaN; an impossible token contributes nothing.
+        expected = torch.where(p > 0, p * x, 0.0).sum(-1)  # (n,)
+        entropies[start : start + step] = log_z - expected
+    return entropies.clamp_(min=0.0).reshape(logits.shape[:-1])
+
+
+def response_entropy(entropies: Tensor, mask: Tensor) -> Tensor:
+    """Mean token entropy of each response, in nats.
+
+    Args:
+        entropies: (B, T), nats.
+        mask: (B, T), 1 on response tokens, the end token included, 0 on padding.
+
+    Returns:
+        (B,). A response with no token has no entropy: NaN.
+    """
+    import torch
+
+    kept = torch.where(mask.bool(), entropies, 0.0)  # padding may hold anything, NaN included
+    return kept.sum(-1) / mask.sum(-1)

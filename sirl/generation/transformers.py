@@ -1,0 +1,228 @@
+"""Generation in this process with transformers: length-sorted dynamic batches, entropy recorded
+while sampling.
+
+Sampling is by inverse transform with one uniform number a token, drawn from a stream seeded by the
+request's id: the response to a request does not depend on which batch it fell into, so an
+interrupted run resumes as if undisturbed (in exact arithmetic; in bf16 a near-tie may fall
+differently in a batch of another shape).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from transformers import LogitsProcessor, LogitsProcessorList
+
+from sirl.entropy import token_entropy
+from sirl.generation import Request, Sampling
+from sirl.models import end_token_ids, load_model, load_tokenizer
+from sirl.records import Completion
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+WINDOW = 512
+"""Requests sorted by length together: long enough for even batches, short enough to stream."""
+
+MAX_BATCH = 64
+
+
+class EntropySampler(LogitsProcessor):  # type: ignore[misc]
+    """Records the entropy of each step's raw logits, then decides the token itself.
+
+    It hands `generate` logits that leave one token possible, so that greedy search returns the
+    sampled one.
+
+    Args:
+        uniforms: (B, T) in [0, 1): the randomness of each token.
+        sampling: Temperature, top-p and the temperature of the entropy.
+    """
+
+    def __init__(self, uniforms: torch.Tensor, sampling: Sampling) -> None:
+        self.uniforms = uniforms
+        self.sampling = sampling
+        self.entropies: list[torch.Tensor] = []  # T of (B,), nats
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        step = len(self.entropies)
+        self.entropies.append(token_entropy(scores, self.sampling.entropy_temperature))  # (B,)
+        if self.sampling.temperature == 0:
+            return scores
+        chosen = self._sample(scores, self.uniforms[:, step])  # (B,)
+        one_hot = torch.full_like(scores, -torch.inf)  # (B, V)
+        return one_hot.scatter_(1, chosen.unsqueeze(1), 0.0)  # type: ignore[return-value]
+
+    def _sample(self, scores: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+        """Inverse-transform samples, (B,), from logits (B, V) and uniforms (B,)."""
+        p = (scores.float() / self.sampling.temperature).softmax(-1)  # (B, V)
+        if self.sampling.top_p < 1:
+            ordered, order = p.sort(-1, descending=True)  # (B, V)
+            # A token stays when the mass before it is below top_p; the first always stays.
+            ordered[ordered.cumsum(-1) - ordered >= self.sampling.top_p] = 0.0
+            p = torch.zeros_like(p).scatter_(1, order, ordered)
+        mass = p.cumsum(-1)  # (B, V)
+        # Strictly above the uniform, scaled to the mass that is really there: never a token of
+        # probability 0.
+        threshold = uniform.to(mass).unsqueeze(1) * mass[:, -1:]  # (B, 1)
+        last = (p > 0).long().cumsum(-1).argmax(-1)  # (B,) guards u -> 1
+        return torch.minimum(torch.searchsorted(mass, threshold, right=True).squeeze(1), last)
+
+
+def uniforms(request_id: str, seed: int, count: int) -> torch.Tensor:
+    """(count,) numbers in [0, 1) that belong to this request and seed alone."""
+    digest = hashlib.sha256(f"{seed}\0{request_id}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    return torch.rand(count, generator=generator, dtype=torch.float64)
+
+
+class TransformersGenerator:
+    """A `Generator` over one loaded model.
+
+    Args:
+        model: In eval mode, on its device.
+        tokenizer: Left-padding, with a chat template.
+        batch_tokens: Upper bound of sequences x (prompt + new tokens) in a batch.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_tokens: int
+    ) -> None:
+        self.model = model
+        self.tokenizer: Any = tokenizer
+        self.batch_tokens = batch_tokens
+        self.end_ids = end_token_ids(model, tokenizer)
+
+    @classmethod
+    def load(
+        cls, folder: Path, *, device: str, dtype: Literal["float32", "bfloat16"], batch_tokens: int
+    ) -> TransformersGenerator:
+        """Loads a model folder onto a device."""
+        model: Any = load_model(folder, dtype)
+        return cls(model.to(device).eval(), load_tokenizer(folder), batch_tokens)
+
+    def encode(self, request: Request) -> list[int]:
+        """Token ids of the templated chat, ready for the assistant's answer, the prefill
+        included."""
+        messages = [{"role": m.role, "content": m.content} for m in request.messages]
+        text = self.tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=False
+        )
+        ids: list[int] = self.tokenizer(text + request.prefill, add_special_tokens=False)[
+            "input_ids"
+        ]
+        return ids
+
+    def generate(
+        self, requests: Iterable[Request], sampling: Sampling, *, seed: int = 0
+    ) -> Iterator[Completion]:
+        """See `Generator.generate`. Two equal calls give equal bytes."""
+        stream = iter(requests)
+        while window := list(islice(stream, WINDOW)):
+            encoded = sorted(
+                ((self.encode(request), request) for request in window),
+                key=lambda pair: len(pair[0]),
+            )
+            for batch in self._batches(encoded, sampling.max_new_tokens):
+                yield from self._generate_batch(batch, sampling, seed)
+
+    def _batches(
+        self, encoded: Sequence[tuple[list[int], Request]], new_tokens: int
+    ) -> Iterator[Sequence[tuple[list[int], Request]]]:
+        """Cuts a length-sorted list into batches under the token bound; the longest come first."""
+        end = len(encoded)
+        while end > 0:
+            longest = len(encoded[end - 1][0]) + new_tokens
+            size = max(1, min(MAX_BATCH, self.batch_tokens // longest))
+            yield encoded[max(0, end - size) : end]
+            end -= size
+
+    @torch.no_grad()
+    def _generate_batch(
+        self, batch: Sequence[tuple[list[int], Request]], sampling: Sampling, seed: int
+    ) -> Iterator[Completion]:
+        new = sampling.max_new_tokens
+        inputs = self.tokenizer.pad(
+            {"input_ids": [ids for ids, _ in batch]}, return_tensors="pt", padding_side="left"
+        ).to(self.model.device)  # (B, P)
+        recorder = EntropySampler(
+            torch.stack([uniforms(request.id, seed, new) for _, request in batch]).to(
+                self.model.device
+            ),
+            sampling,
+        )
+        output = self.model.generate(
+            **inputs,
+            max_new_tokens=new,
+            do_sample=False,
+            logits_processor=LogitsProcessorList([recorder]),
+            pad_token_id=self.tokenizer.pad_token_id,
+            eos_token_id=sorted(self.end_ids),
+        )  # (B, P + T)
+        tokens = output[:, inputs["input_ids"].shape[1] :].tolist()  # (B, T)
+        entropies = torch.stack(recorder.entropies, dim=1).tolist()  # (B, T)
+        for (ids, request), row, entropy in zip(batch, tokens, entropies, strict=True):
+            yield self._completion(request, len(ids), row, entropy)
+
+    def _completion(
+        self, request: Request, prompt_tokens: int, row: list[int], entropies: list[float]
+    ) -> Completion:
+        ends = [index for index, token in enumerate(row) if token in self.end_ids]
+        length = ends[0] + 1 if ends else len(row)
+        return Completion(
+            id=request.id,
+            text=self.tokenizer.decode(row[:length], skip_special_tokens=True),
+            token_ids=tuple(row[:length]),
+            entropies=tuple(round(value, 6) for value in entropies[:length]),
+            finish="stop" if ends else "length",
+            prompt_tokens=prompt_tokens,
+        )
+
+    @torch.no_grad()
+    def loglikelihoods(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
+        """See `Generator.loglikelihoods`. Context and continuation are plain text, tokenised
+        together."""
+        encoded = [self._split(context, continuation) for context, continuation in pairs]
+        order = sorted(range(len(pairs)), key=lambda index: -len(encoded[index][0]))
+        results: list[tuple[float, bool]] = [(0.0, True)] * len(pairs)
+        start = 0
+        while start < len(order):
+            size = max(1, min(MAX_BATCH, self.batch_tokens // len(encoded[order[start]][0])))
+            chosen = order[start : start + size]
+            scored = self._score_batch([encoded[index] for index in chosen])
+            for index, score in zip(chosen, scored, strict=True):
+                results[index] = score
+            start += size
+        return results
+
+    def _split(self, context: str, continuation: str) -> tuple[list[int], int]:
+        """Ids of the joined text, and how many of them at the end belong to the continuation."""
+        joined: list[int] = self.tokenizer(context + continuation, add_special_tokens=False)[
+            "input_ids"
+        ]
+        head = len(self.tokenizer(context, add_special_tokens=False)["input_ids"])
+        if head == 0:  # something must come first to predict from
+            first = self.tokenizer.bos_token_id
+            return [self.tokenizer.eos_token_id if first is None else first, *joined], len(joined)
+        return joined, max(1, len(joined) - head)
+
+    def _score_batch(self, batch: Sequence[tuple[list[int], int]]) -> list[tuple[float, bool]]:
+        inputs = self.tokenizer.pad(
+            {"input_ids": [ids for ids, _ in batch]}, return_tensors="pt", padding_side="left"
+        ).to(self.model.device)  # (B, L)
+        longest = max(tail for _, tail in batch)
+        position_ids = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)  # (B, L)
+        logits = self.model(
+            **inputs, position_ids=position_ids, logits_to_keep=longest + 1
+        ).logits  # (B, longest + 1, V)
+        results = []
+        for row, (ids, tail) in enumerate(batch):
+            target = torch.tensor(ids[-tail:], device=logits.device)  # (tail,)
+            log_p = logits[row, -tail - 1 : -1].float().log_softmax(-1)  # (tail, V)
+            chosen = log_p.gather(1, target.unsqueeze(1)).sum()
+            results.append((float(chosen), bool((log_p.argmax(-1) == target).all())))
+        return results

