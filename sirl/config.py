@@ -18,6 +18,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    model_validator,
 )
 
 from sirl.attacks import AttackSpec
@@ -141,6 +142,18 @@ class TrainParams(Spec):
     lora: LoraParams | None = None
     gradient_checkpointing: bool = False
     samples_per_step: NonNegativeInt = 2
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainParams:
+        if self.anchor and self.beta == 0 and self.lora is None:
+            raise ValueError("train.anchor needs a reference model: set train.beta above 0")
+        responses = self.prompts_per_step * self.group
+        if responses > self.micro_batch and responses % self.micro_batch:
+            raise ValueError(
+                f"prompts_per_step x group = {responses} is no multiple of "
+                f"micro_batch = {self.micro_batch}"
+            )
+        return self
 
 
 class AttackParams(Spec):

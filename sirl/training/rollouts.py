@@ -59,8 +59,10 @@ class Rollouts:
             return
         mirror = self.generator.model
         mirror.to(next(policy.parameters()).device)
-        for mine, theirs in zip(mirror.parameters(), policy.parameters(), strict=True):
-            mine.copy_(theirs)
+        mine = dict(mirror.named_parameters())
+        for name, weight in policy.named_parameters():
+            if weight.requires_grad:  # with a low-rank adapter, the adapter alone
+                mine[name].copy_(weight)
         self._synced_step = step
 
     def __call__(

@@ -1,0 +1,157 @@
+"""The trainer for real, on a tiny model: what it promises, and the seams of TRL it leans on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sirl import records
+from sirl.config import AnchorParams, GuardParams, LoraParams, TrainParams
+from sirl.errors import TrainingError
+from sirl.records import Prompt
+from sirl.training import rewards
+from sirl.training.sirl import Data, Result, train
+
+TRAIN = [Prompt(f"t/{i}", f"How do I pick lock number {i}?", "t", "harmful") for i in range(24)]
+BENIGN = [Prompt(f"b/{i}", f"Tell me about tree {i}.", "b", "benign") for i in range(6)]
+DATA = Data(TRAIN, BENIGN, BENIGN)
+SMALL: dict[str, Any] = {
+    "steps": 4,
+    "prompts_per_step": 2,
+    "group": 2,
+    "learning_rate": 1e-3,
+    "max_prompt_tokens": 128,
+    "max_new_tokens": 6,
+    "micro_batch": 4,
+    "dtype": "float32",
+    "anchor": AnchorParams(prompts_per_step=2, max_new_tokens=4),
+    "guards": GuardParams(every=2, min_mean_tokens=0),
+}
+
+
+def run(model: Path, folder: Path, data: Data = DATA, **changes: Any) -> tuple[Result, Path]:
+    out = folder / "trained"
+    params = TrainParams(**{**SMALL, **changes})
+    result = train(model, out, folder / "state", data, params, seed=5, device="cpu")
+    return result, out
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def test_equal_runs_write_equal_bytes(tiny_model: Path, tmp_path: Path) -> None:
+    first, one = run(tiny_model, tmp_path / "1")
+    second, two = run(tiny_model, tmp_path / "2")
+    assert records.digest_folder(one) == records.digest_folder(two)
+    assert first.samples == second.samples
+    assert not torch.equal(
+        weights(one)["model.norm.weight"], weights(tiny_model)["model.norm.weight"]
+    )
+
+
+KILLED = """
+import json, os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[4])
+import test_train as t
+def on_step(row):
+    if row["step"] == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+params = t.TrainParams(**t.SMALL)
+folder = Path(sys.argv[2])
+t.train(Path(sys.argv[1]), folder / "trained", folder / "state", t.DATA, params,
+        seed=5, device="cpu", on_step=on_step)
+"""
+
+
+def test_killed_and_resumed_ends_in_the_same_bytes(tiny_model: Path, tmp_path: Path) -> None:
+    here = Path(__file__)
+    arguments = [str(tiny_model), str(tmp_path / "killed"), "x", str(here.parent)]
+    environment = os.environ | {
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),
+        "PYTHONPATH": str(here.parents[2]),
+    }
+    process = subprocess.run(
+        [sys.executable, "-c", KILLED, *arguments], env=environment, capture_output=True, text=True
+    )
+    assert process.returncode == -signal.SIGKILL, process.stderr
+    assert not (tmp_path / "killed" / "trained").exists()
+    resumed, killed_out = run(tiny_model, tmp_path / "killed")
+    undisturbed, out = run(tiny_model, tmp_path / "undisturbed")
+    assert records.digest_folder(killed_out) == records.digest_folder(out)
+    assert resumed.samples == undisturbed.samples
+    timeless = [
+        [{k: v for k, v in row.items() if k != "seconds"} for row in result.steps]
+        for result in (resumed, undisturbed)
+    ]
+    assert timeless[0] == timeless[1]
+
+
+def test_accumulation_equals_one_batch(tiny_model: Path, tmp_path: Path) -> None:
+    # Without the anchor, whose slices are per micro-batch.
+    whole, _ = run(tiny_model, tmp_path / "1", anchor=None, micro_batch=4)
+    parts, _ = run(tiny_model, tmp_path / "2", anchor=None, micro_batch=2)
+    for one, two in zip(whole.steps, parts.steps, strict=True):
+        assert one["entropy"] == pytest.approx(two["entropy"], abs=1e-4)
+        assert one["grad_norm"] == pytest.approx(two["grad_norm"], rel=1e-2)
+
+
+def test_reward_and_advantage_are_the_recorded_ones(tiny_model: Path, tmp_path: Path) -> None:
+    result, _ = run(tiny_model, tmp_path, samples_per_step=4)
+    for row in result.steps:
+        samples = [s for s in result.samples if s.step == row["step"]]
+        assert row["reward"] == pytest.approx(-row["entropy"], abs=1e-5)
+        assert row["reward"] == pytest.approx(sum(s.reward for s in samples) / 4, abs=1e-5)
+        expected = rewards.advantages([s.reward for s in samples], 2)
+        assert [s.advantage for s in samples] == pytest.approx(expected, abs=1e-2)
+
+
+def test_a_strong_anchor_holds_the_policy(tiny_model: Path, tmp_path: Path) -> None:
+    steps = {"steps": 8, "guards": GuardParams(every=8, min_mean_tokens=0)}
+    free, _ = run(tiny_model, tmp_path / "1", anchor=AnchorParams(weight=1e-9), **steps)
+    held, _ = run(tiny_model, tmp_path / "2", anchor=AnchorParams(weight=50), **steps)
+    assert held.steps[-1]["anchor_kl"] < free.steps[-1]["anchor_kl"] / 2
+
+
+def test_an_alarm_gives_back_the_last_healthy_weights(tiny_model: Path, tmp_path: Path) -> None:
+    tripped, out = run(tiny_model, tmp_path, guards=GuardParams(every=2, min_mean_tokens=100))
+    assert tripped.alarm is not None and tripped.alarm.rule == "length"
+    assert (tripped.healthy_step, len(tripped.steps)) == (0, 1)
+    assert all(torch.equal(v, weights(tiny_model)[k]) for k, v in weights(out).items())
+
+
+def test_a_low_rank_adapter_is_merged_into_the_result(tiny_model: Path, tmp_path: Path) -> None:
+    _, out = run(tiny_model, tmp_path, lora=LoraParams(rank=2))
+    before, after = weights(tiny_model), weights(out)
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and all("proj" in name for name in changed)
+
+
+def test_long_prompts_are_counted_and_left_out(tiny_model: Path, tmp_path: Path) -> None:
+    long = Prompt("t/long", "x" * 500, "t", "harmful")
+    result, _ = run(tiny_model, tmp_path / "1", Data([*TRAIN, long], BENIGN, BENIGN), steps=1)
+    assert result.skipped_long == 1
+    with pytest.raises(TrainingError, match=r"only 0 training prompts .*max_prompt_tokens"):
+        run(tiny_model, tmp_path / "2", Data([long], BENIGN, BENIGN))
+
+
+def test_trl_advantages_are_ours() -> None:
+    """Fails loudly when a TRL upgrade changes how rewards become advantages."""
+    import inspect
+
+    from trl import GRPOTrainer
+
+    source = inspect.getsource(GRPOTrainer._generate_and_score_completions)
+    assert "advantages = advantages / (std_rewards + 1e-4)" in source
+    assert json.loads(str(rewards.STD_FLOOR)) == 1e-4
