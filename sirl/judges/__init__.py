@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from pydantic import Field
-
 from sirl.judges.refusal import RefusalJudge
 
-JudgeSpec = Annotated[RefusalJudge, Field(discriminator=None)]
+JudgeSpec = RefusalJudge

@@ -1,0 +1,142 @@
+"""Rates with confidence intervals, paired tests, AUROC and effect sizes. Pure functions; every
+interval is at 95 %."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Z = 1.959963984540054
+"""The 97.5 % quantile of the standard normal distribution."""
+
+
+class Estimate(NamedTuple):
+    """A value with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def wilson(successes: int, n: int) -> Estimate:
+    """A share with its Wilson score interval (Wilson, JASA 1927); sane at 0, at 1 and for small n.
+
+    Raises:
+        ValueError: n is 0, or successes are not in 0..n.
+    """
+    if not 0 <= successes <= n or n == 0:
+        raise ValueError(f"{successes} of {n} is no share")
+    p = successes / n
+    denominator = 1 + Z**2 / n
+    centre = (p + Z**2 / (2 * n)) / denominator
+    half = Z / denominator * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
+    return Estimate(p, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def paired_difference(differences: Sequence[float]) -> Estimate:
+    """The mean of paired differences with its adjusted Wald interval.
+
+    Two imagined pairs, one +1 and one -1, are added for the interval (Bonett and Price,
+    "Adjusted Wald Confidence Interval for a Difference of Binomial Proportions Based on Paired
+    Data", 2012). So it keeps a width where all pairs agree, as few pairs must.
+
+    Args:
+        differences: One difference a pair, in [-1, 1]; for binary outcomes -1, 0 or 1.
+
+    Raises:
+        ValueError: There is no pair.
+    """
+    if not differences:
+        raise ValueError("no pairs")
+    n = len(differences) + 2
+    centre = math.fsum(differences) / n
+    variance = (math.fsum(d * d for d in differences) + 2) / n - centre**2
+    half = Z * math.sqrt(variance / n)
+    mean = math.fsum(differences) / len(differences)
+    return Estimate(mean, max(-1.0, centre - half), min(1.0, centre + half))
+
+
+def smallest_half_width(n: int) -> float:
+    """Half the width of `paired_difference` when n pairs all agree: what n pairs can tell at
+    best."""
+    return Z * math.sqrt(2) / (n + 2)
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """Two-sided exact p of McNemar's test from the two counts of pairs that differ.
+
+    It is the binomial test of `gained` successes in `gained + lost` fair throws; 1 where no pair
+    differs.
+    """
+    n = gained + lost
+    tail = sum(math.comb(n, k) for k in range(min(gained, lost) + 1))
+    return min(1.0, 2 * tail / (1 << n))
+
+
+def mean_of_rates(outcomes: ArrayLike, *, resamples: int = 2000, seed: int = 0) -> Estimate:
+    """The mean over rows of their rates, with a bootstrap interval over columns.
+
+    For defence: a row is an attack, a column a behaviour. Behaviours are resampled whole, because
+    a behaviour that is hard under one attack is hard under all. For a gain, pass differences.
+
+    Args:
+        outcomes: (A, B); NaN where a cell has no outcome. Every row has at least one.
+        resamples: Bootstrap resamples, percentile interval.
+        seed: Of the resampling: equal inputs give equal intervals.
+
+    Raises:
+        ValueError: There is no cell, or a row without an outcome.
+    """
+    values = np.asarray(outcomes, dtype=float)  # (A, B)
+    known = ~np.isnan(values)  # (A, B)
+    if values.ndim != 2 or values.size == 0 or not known.any(axis=1).all():
+        raise ValueError("each row needs an outcome")
+    filled = np.where(known, values, 0.0)  # (A, B)
+    columns = values.shape[1]
+    weights = np.random.default_rng(seed).multinomial(
+        columns, np.full(columns, 1 / columns), size=resamples
+    )  # (R, B)
+    counts = weights @ known.T  # (R, A)
+    # A row that lost all its columns in a resample is left out of that resample's mean.
+    rates = np.divide(
+        weights @ filled.T, counts, out=np.full(counts.shape, np.nan), where=counts > 0
+    )  # (R, A)
+    means = np.nanmean(rates[(counts > 0).any(axis=1)], axis=1)  # (R,)
+    low, high = np.percentile(means, [2.5, 97.5])
+    value = float(np.mean(filled.sum(axis=1) / known.sum(axis=1)))
+    return Estimate(value, float(low), float(high))
+
+
+def auroc(positive: ArrayLike, negative: ArrayLike) -> float:
+    """Area under the ROC curve: the chance that a positive scores above a negative, ties a half.
+
+    Raises:
+        ValueError: A side is empty.
+    """
+    high: NDArray[np.float64] = np.asarray(positive, dtype=float)  # (P,)
+    low = np.sort(np.asarray(negative, dtype=float))  # (N,)
+    if high.size == 0 or low.size == 0:
+        raise ValueError("both sides need a value")
+    below = np.searchsorted(low, high, side="left").sum()
+    not_above = np.searchsorted(low, high, side="right").sum()
+    return float((below + not_above) / (2 * high.size * low.size))
+
+
+def cohens_d(a: ArrayLike, b: ArrayLike) -> float:
+    """Difference of means, a - b, in units of the pooled standard deviation.
+
+    Returns:
+        NaN where it is not defined: fewer than two values on a side, or no spread at all.
+    """
+    first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    if first.size < 2 or second.size < 2:
+        return math.nan
+    freedom = first.size + second.size - 2
+    pooled = (
+        (first.size - 1) * first.var(ddof=1) + (second.size - 1) * second.var(ddof=1)
+    ) / freedom
+    return float((first.mean() - second.mean()) / math.sqrt(pooled)) if pooled > 0 else math.nan

@@ -1,0 +1,86 @@
+"""Stage attack: asks one model everything there is to ask, and writes what it answered.
+
+Transcripts are appended to a state folder as they come, keyed by everything that decides what they
+are; a killed run goes on from there, and the out is put in place whole.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+from sirl import attacks, evaluation, generation, records
+from sirl.errors import DataError
+from sirl.layout import Split
+from sirl.models import resolve_device
+from sirl.progress import bar
+from sirl.records import Prompt, Transcript
+from tasks.stage import Stage, main
+
+log = logging.getLogger(__name__)
+
+
+def run(stage: Stage) -> None:
+    """Runs what is left of the plan, then writes all transcripts in the order of their ids."""
+    params, layout, role = stage.params.attack, stage.layout, stage.role
+    shards = evaluation.plan(
+        params,
+        _prompts(stage, "behaviours", params.behaviours),
+        _prompts(stage, "benign", params.benign),
+    )
+    device = resolve_device(stage.params.runtime.device)
+    state = layout.state(f"attack-{role}", _key(stage, device))
+    rows = state / "transcripts.jsonl"
+    with records.Appender(rows, Transcript) as out:
+        left = evaluation.unfinished(shards, out.done)
+        total = sum(len(shard.behaviours) for shard in shards)
+        done = total - sum(len(shard.behaviours) for shard in left)
+        log.info("attack@%s: %d of %d transcripts are there already", role, done, total)
+        if left:
+            target = stage.params.backend.open(layout.model(role), device)
+            running = evaluation.run_attacks(
+                left, target, params.sampling, out, seed=stage.params.seed
+            )
+            for count in bar(running, f"attack {role}", total=len(left)):
+                done += count
+                log.info("attack@%s: %d of %d", role, done, total)
+    transcripts = sorted(records.read(rows, Transcript), key=lambda row: row.id)
+    records.write(layout.transcripts(role), transcripts)
+    shutil.rmtree(state)
+    truncated = sum(row.finish == "length" for row in transcripts)
+    stage.tracker.metrics(
+        {"transcripts": len(transcripts), "truncated": truncated / len(transcripts)}
+    )
+
+
+def _prompts(stage: Stage, split: Split, count: int) -> list[Prompt]:
+    """The first `count` prompts of a split; fewer are said, none are an error."""
+    path = stage.layout.prompts(split)
+    prompts = list(records.read(path, Prompt))[:count]
+    if not prompts:
+        raise DataError(f"{path} holds no prompt", f"Check prepare.{split} in params.yaml")
+    if len(prompts) < count:
+        log.warning("%s holds %d prompts, %d were asked for", path, len(prompts), count)
+    return prompts
+
+
+def _key(stage: Stage, device: str) -> str:
+    """Digest of what decides the transcripts, the code that writes them included."""
+    params, layout = stage.params, stage.layout
+    packages = [Path(package.__path__[0]) for package in (attacks, generation)]
+    code = [file for package in packages for file in sorted(package.glob("*.py"))]
+    inputs = {
+        "attack": params.attack.model_dump(mode="json"),
+        "backend": params.backend.model_dump(mode="json"),
+        "seed": params.seed,
+        "device": device,
+        "model": records.digest_folder(layout.model(stage.role)),
+        "prompts": [records.digest_file(layout.prompts(s)) for s in ("behaviours", "benign")],
+        "code": [records.digest_file(file) for file in code],
+    }
+    return records.digest_json(inputs)[:16]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main("attack", run, per_model=True))

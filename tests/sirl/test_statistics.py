@@ -1,0 +1,102 @@
+"""Numbers computed by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from sirl.statistics import (
+    auroc,
+    cohens_d,
+    mcnemar,
+    mean_of_rates,
+    paired_difference,
+    smallest_half_width,
+    wilson,
+)
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    [(5, 10, 0.236593, 0.763407), (0, 10, 0.0, 0.277533), (10, 10, 0.722467, 1.0)],
+)
+def test_wilson(successes: int, n: int, low: float, high: float) -> None:
+    estimate = wilson(successes, n)
+    assert estimate.value == successes / n
+    assert (estimate.low, estimate.high) == pytest.approx((low, high), abs=1e-6)
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 0), (3, 2), (-1, 2)])
+def test_wilson_of_no_share(successes: int, n: int) -> None:
+    with pytest.raises(ValueError, match="is no share"):
+        wilson(successes, n)
+
+
+def test_paired_difference() -> None:
+    # 8 pairs, sum 2; with the two imagined ones: mean 0.2, variance 6/10 - 0.04.
+    half = 1.959964 * math.sqrt(0.56 / 10)
+    estimate = paired_difference([1, 1, 1, 0, 0, 0, 0, -1])
+    assert estimate == pytest.approx((0.25, 0.2 - half, 0.2 + half), abs=1e-6)
+
+
+def test_paired_difference_of_equal_pairs_keeps_a_width() -> None:
+    estimate = paired_difference([0.0] * 18)
+    assert estimate == pytest.approx((0.0, -0.138590, 0.138590), abs=1e-6)
+    assert smallest_half_width(18) == pytest.approx(estimate.high)
+
+
+def test_paired_difference_needs_a_pair() -> None:
+    with pytest.raises(ValueError, match="no pairs"):
+        paired_difference([])
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "p"),
+    [(8, 2, 112 / 1024), (2, 8, 112 / 1024), (0, 0, 1.0), (5, 5, 1.0), (6, 0, 2 / 64)],
+)
+def test_mcnemar(gained: int, lost: int, p: float) -> None:
+    assert mcnemar(gained, lost) == pytest.approx(p)
+
+
+def test_mcnemar_of_many_pairs_does_not_overflow() -> None:
+    assert 0 < mcnemar(1000, 1200) < 1e-4
+
+
+def test_mean_of_rates_resamples_columns_whole() -> None:
+    # Resamples of two columns have mean 1 (a quarter), 0.75 (a half) or 0.5 (a quarter).
+    assert mean_of_rates([[1, 0], [1, 1]]) == pytest.approx((0.75, 0.5, 1.0))
+
+
+def test_mean_of_rates_weighs_rows_equally_whatever_is_missing() -> None:
+    estimate = mean_of_rates([[1, 1, 1, 1], [0, math.nan, math.nan, math.nan]])
+    assert estimate.value == 0.5
+    assert 0.5 <= estimate.high <= 1.0
+
+
+def test_mean_of_rates_is_deterministic() -> None:
+    outcomes = np.random.default_rng(1).random((5, 40)) < 0.3
+    assert mean_of_rates(outcomes) == mean_of_rates(outcomes)
+    assert mean_of_rates(outcomes).low < outcomes.mean() < mean_of_rates(outcomes).high
+
+
+@pytest.mark.parametrize("outcomes", [[], [[]], [[math.nan, math.nan], [1.0, 0.0]]])
+def test_mean_of_rates_needs_outcomes(outcomes: list[list[float]]) -> None:
+    with pytest.raises(ValueError, match="needs an outcome"):
+        mean_of_rates(outcomes)
+
+
+def test_auroc() -> None:
+    assert auroc([3, 2], [1, 2]) == 3.5 / 4
+    assert auroc([5], [1, 2]) == 1.0
+    assert auroc([1, 1], [1]) == 0.5
+    with pytest.raises(ValueError, match="both sides"):
+        auroc([], [1])
+
+
+def test_cohens_d() -> None:
+    assert cohens_d([2, 4], [0, 2]) == pytest.approx(2 / math.sqrt(2))
+    assert cohens_d([0, 2], [2, 4]) == pytest.approx(-2 / math.sqrt(2))
+    assert math.isnan(cohens_d([1], [1, 2]))
+    assert math.isnan(cohens_d([1, 1], [2, 2]))

@@ -1,0 +1,197 @@
+"""Stages attack, judge and gate for real, on a tiny model."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sirl import config, records
+from sirl.errors import DataError
+from sirl.generation import Generator, Request, Sampling, TransformersBackend
+from sirl.layout import ROLES, Layout, ModelRole
+from sirl.records import CapabilityItem, Completion, Prompt, Transcript, Verdict
+from tasks import attack, gate, judge
+from tasks.stage import Stage
+
+ROOT = Path(__file__).parents[2]
+ATTACKS = ["past_tense", "prefill", "flip"]
+
+
+class Tracker:
+    """Keeps what a stage reports."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, float] = {}
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        self.seen.update(values)
+
+    def artifact(self, path: Path) -> None:
+        assert path.exists()
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        raise AssertionError("no stage of these sets tags")
+
+
+class MortalBackend(TransformersBackend):
+    """The real backend, killed after a few answers. It has the parameters of the real one, so the
+    resume state is the same."""
+
+    _answers: int = 0
+
+    def open(self, model: Path, device: str) -> Generator:
+        real, answers = super().open(model, device), self._answers
+
+        class Mortal:
+            loglikelihoods = real.loglikelihoods
+
+            def generate(
+                self, requests: Iterable[Request], sampling: Sampling, *, seed: int = 0
+            ) -> Iterator[Completion]:
+                nonlocal answers
+                for done in real.generate(requests, sampling, seed=seed):
+                    if answers == 0:
+                        raise KeyboardInterrupt
+                    answers -= 1
+                    yield done
+
+        return Mortal()
+
+
+def params(**attack_changes: Any) -> config.Params:
+    """params.yaml of the project with small counts."""
+    return config.validate(
+        {
+            **config.read_yaml(ROOT / "params.yaml"),
+            "runtime": {"device": "cpu"},
+            "attack": {
+                "attacks": [{"name": name} for name in ATTACKS],
+                "behaviours": 4,
+                "attacked": 3,
+                "benign": 2,
+                "sampling": {"max_new_tokens": 6},
+                **attack_changes,
+            },
+            "judge": {"judges": [{"name": "refusal"}]},
+            "gate": {},
+        },
+        where="test",
+    )
+
+
+def stage(root: Path, tiny_model: Path, role: ModelRole = "base", **changes: Any) -> Stage:
+    """A project whose models are the tiny one, with prompts, ready for stage attack."""
+    layout = Layout(root)
+    if not layout.model(role).exists():
+        layout.model(role).parent.mkdir(parents=True, exist_ok=True)
+        layout.model(role).symlink_to(tiny_model, target_is_directory=True)
+    for split, kind in (("behaviours", "harmful"), ("benign", "benign")):
+        rows = [Prompt(f"t/{n}", f"Pick lock {n}.", "t", kind) for n in range(5)]  # type: ignore[arg-type]
+        records.write(layout.prompts(split), rows)  # type: ignore[arg-type]
+    return Stage(f"attack@{role}", params(**changes), layout, Tracker(), role)
+
+
+def test_attack_writes_every_transcript_in_order(tmp_path: Path, tiny_model: Path) -> None:
+    attack.run(stage(tmp_path, tiny_model))
+    rows = list(records.read(Layout(tmp_path).transcripts("base"), Transcript))
+    assert [row.id for row in rows] == sorted(row.id for row in rows)
+    assert [row.attack for row in rows].count("direct") == 4
+    assert len(rows) == 4 + 2 + 3 * 3
+    assert all(row.entropy is not None and row.entropy > 0 for row in rows)
+    assert not list((tmp_path / ".sirl" / "state").iterdir())
+
+
+@pytest.mark.parametrize("answers", [2, 5, 11])
+def test_a_killed_attack_resumes_to_the_same_bytes(
+    tmp_path: Path, tiny_model: Path, answers: int
+) -> None:
+    attack.run(stage(tmp_path / "whole", tiny_model))
+    killed = stage(tmp_path / "killed", tiny_model)
+    backend = MortalBackend()
+    object.__setattr__(backend, "_answers", answers)
+    mortal = killed.params.model_copy(update={"backend": backend})
+    with pytest.raises(KeyboardInterrupt):
+        attack.run(Stage("attack@base", mortal, killed.layout, Tracker(), "base"))
+    assert not killed.layout.transcripts("base").exists()
+    attack.run(killed)
+    whole = Layout(tmp_path / "whole").transcripts("base").read_bytes()
+    assert killed.layout.transcripts("base").read_bytes() == whole
+
+
+def test_an_empty_split_is_refused_before_the_model_is_loaded(tmp_path: Path) -> None:
+    here = stage(tmp_path, tmp_path / "no-model")
+    records.write(here.layout.prompts("benign"), [])
+    with pytest.raises(DataError, match=r"holds no prompt\. Check prepare\.benign"):
+        attack.run(here)
+
+
+def test_fewer_prompts_than_asked_for_are_said(
+    tmp_path: Path, tiny_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        attack.run(stage(tmp_path, tiny_model, behaviours=9, attacks=[{"name": "rot13"}]))
+    assert "holds 5 prompts, 9 were asked for" in caplog.text
+
+
+@pytest.fixture
+def judged(tmp_path: Path, tiny_model: Path) -> Path:
+    """A project where both models were attacked, judged and scored."""
+    for role in ROLES:
+        here = stage(tmp_path, tiny_model, role)
+        attack.run(here)
+        judge.run(here)
+        items = [CapabilityItem(f"sums/{n}", "sums", 1.0) for n in range(60)]
+        records.write(here.layout.capability_items(role), items)
+    return tmp_path
+
+
+def gate_stage(root: Path) -> Stage:
+    return Stage("gate", params(), Layout(root), Tracker())
+
+
+def test_judge_writes_a_verdict_each_and_the_rates(judged: Path) -> None:
+    layout = Layout(judged)
+    verdicts = list(records.read(layout.verdicts("base"), Verdict))
+    assert len(verdicts) == 15
+    summary = records.read_json(layout.judged("base"))
+    assert summary["direct"]["n"] == 4
+    assert set(summary["attacks"]) == set(ATTACKS)
+    assert summary["judge"] == "refusal"
+    assert "NaN" not in layout.judged("base").read_text()
+
+
+def test_the_gate_does_not_promote_an_equal_model(
+    judged: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    here = gate_stage(judged)
+    with caplog.at_level(logging.INFO):
+        gate.run(here)
+    decision = json.loads(here.layout.decision.read_text())
+    assert decision["passed"] is False
+    failed = [check["name"] for check in decision["checks"] if not check["passed"]]
+    assert failed == ["direct_gain"]
+    assert "FAIL direct_gain: Defense success on 4 direct requests" in caplog.text
+    first = here.layout.decision.read_bytes()
+    gate.run(here)
+    assert here.layout.decision.read_bytes() == first
+
+
+def test_the_gate_refuses_another_run(judged: Path) -> None:
+    layout = Layout(judged)
+    rows = list(records.read(layout.verdicts("trained"), Verdict))
+    records.write(layout.verdicts("trained"), rows[1:])
+    with pytest.raises(DataError, match="artifacts of different runs"):
+        gate.run(gate_stage(judged))
+
+
+def test_the_gate_refuses_two_judges(judged: Path) -> None:
+    layout = Layout(judged)
+    summary = records.read_json(layout.judged("trained"))
+    records.write_json(layout.judged("trained"), {**summary, "judge": "other"})
+    with pytest.raises(DataError, match="judged by refusal and other"):
+        gate.run(gate_stage(judged))
