@@ -1,0 +1,175 @@
+"""What the report is made of: the summaries and rows of every stage, as types.
+
+Figures, page and model card are pure functions of `ReportData` or of parts of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sirl.config import Params
+from sirl.gate import Decision
+from sirl.layout import ModelRole
+from sirl.records import Outcome, ProfiledResponse, TrainSample, Transcript
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share with its 95 % interval, and what it was counted from.
+
+    `rate` is the defense success rate of an attack, or the share of refusals of benign requests.
+    It is None where nothing could be judged.
+    """
+
+    n: int
+    safe: int
+    refusal: int
+    compliance: int
+    degenerate: int
+    undetermined: int
+    rate: float | None
+    low: float | None
+    high: float | None
+    truncated: float
+    mean_entropy: float | None
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean of rates with its 95 % interval."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the deciding judge said of one model."""
+
+    judge: str
+    direct: Rate
+    benign: Rate
+    attacks: Mapping[str, Rate]
+    attacked: Mean
+
+
+@dataclass(frozen=True)
+class Score:
+    """One benchmark: score in [0, 1] with its 95 % interval over `n` items."""
+
+    score: float | None
+    low: float | None
+    high: float | None
+    n: int
+    metric: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """Response entropy, nats, of the responses with one outcome."""
+
+    n: int
+    entropy: float | None
+    std: float | None
+
+
+@dataclass(frozen=True)
+class Position:
+    """Mean token entropy, nats, at one position of `n` responses."""
+
+    position: int
+    entropy: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The entropy profile of one model over its responses to harmful requests."""
+
+    groups: Mapping[str, Group]
+    gap_nats: float | None
+    auroc: float | None
+    by_position: Mapping[str, tuple[Position, ...]]
+
+
+@dataclass(frozen=True)
+class Stop:
+    """The guard that ended training before its last step."""
+
+    rule: str
+    step: int
+    detail: str
+
+    @property
+    def alarming(self) -> bool:
+        """Whether it is a danger that ended training; `enough` is its goal."""
+        return self.rule != "enough"
+
+
+@dataclass(frozen=True)
+class Training:
+    """How training ended. `healthy_step` is the step whose weights are the trained model."""
+
+    steps_run: int
+    healthy_step: int
+    stopped: Stop | None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the last run of a stage took."""
+
+    seconds: float
+    peak_bytes: int
+
+
+@dataclass(frozen=True)
+class ModelData:
+    """Everything measured on one model. `outcomes` maps a transcript id to the deciding judge's
+    word."""
+
+    judged: Judged
+    capability: Mapping[str, Score]
+    profile: Profile
+    responses: tuple[ProfiledResponse, ...]
+    transcripts: tuple[Transcript, ...]
+    outcomes: Mapping[str, Outcome]
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """The whole input of page and card.
+
+    Attributes:
+        params: params.yaml as it was run.
+        decision: The gate's word.
+        base: The model before.
+        trained: The model after.
+        steps: Metrics of each optimiser step, `step` among them.
+        training: How training ended.
+        samples: A few sampled responses of each step.
+        prompts: Summary of stage prepare, as it is.
+        costs: What each stage took; None where nothing is recorded.
+        inputs: Path below the project root -> SHA-256, of every file read.
+        versions: Package -> version, of what is installed here.
+    """
+
+    params: Params
+    decision: Decision
+    base: ModelData
+    trained: ModelData
+    steps: tuple[Mapping[str, float], ...]
+    training: Training
+    samples: tuple[TrainSample, ...]
+    prompts: Mapping[str, Any]
+    costs: Mapping[str, Cost | None]
+    inputs: Mapping[str, str]
+    versions: Mapping[str, str]
+
+    @property
+    def models(self) -> dict[ModelRole, ModelData]:
+        """Both models, the base first."""
+        return {"base": self.base, "trained": self.trained}

@@ -1,0 +1,229 @@
+"""The entropy side of the page: training curves, entropy of refusals, tokens coloured by
+entropy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from sirl.layout import ROLES, ModelRole
+from sirl.records import Outcome, ProfiledResponse, TrainSample
+from sirl.report import figures, words
+from sirl.report.data import ModelData, Position, ReportData, Training
+from sirl.report.figures import Chart, Flag, Line, Style
+
+LEVELS = (0.1, 0.3, 0.7, 1.2, 2.0, 3.0)
+"""Upper bounds, nats, of the token colours; above the last is the strongest."""
+MAX_TOKENS = 160
+
+
+def training_figures(data: ReportData) -> list[Markup]:
+    """The curves of training; one whose metrics were not recorded is left out."""
+    flags = _flags(data.training)
+
+    def series(name: str, style: Style, metric: str) -> Line:
+        points = ((row["step"], row[metric]) for row in data.steps if metric in row)
+        return Line(name, style, tuple(points))
+
+    def share(title: str, first: tuple[str, str], second: tuple[str, str]) -> Chart:
+        drawn = (series(first[0], "first", first[1]), series(second[0], "second", second[1]))
+        return Chart(title, "step", title, drawn, words.percent, flags, top=1.0)
+
+    entropy = (series("sampled", "first", "entropy"),)
+    kl = (series("on-policy", "first", "kl"), series("anchor", "second", "anchor_kl"))
+    length = (series("tokens", "first", "length"),)
+    kl_axis = "KL to the base model, nats a token"
+    charts = (
+        Chart("Response entropy", "step", "Response entropy, nats", entropy, flags=flags),
+        share(
+            "Responses that refuse",
+            ("harmful, train", "refusal/train"),
+            ("benign, probe", "refusal/probe"),
+        ),
+        Chart("KL to the base model", "step", kl_axis, kl, words.brief, flags),
+        Chart("Response length", "step", "Response length, tokens", length, words.brief, flags),
+        share("Variety of responses", ("distinct", "distinct"), ("most frequent", "identical")),
+        share(
+            "Cut responses, groups all alike",
+            ("cut by limit", "truncated"),
+            ("groups alike", "zero_variance"),
+        ),
+    )
+    return [drawn for chart in charts if (drawn := figures.lines(chart))]
+
+
+def _flags(training: Training) -> tuple[Flag, ...]:
+    stop = training.stopped
+    if stop is None:
+        return ()
+    if not stop.alarming:
+        return (Flag(stop.step, "goal reached", "note"),)
+    flag = Flag(stop.step, f"stopped: {words.label(stop.rule)}", "alarm")
+    return (flag, Flag(training.healthy_step, "", "note")) if training.healthy_step else (flag,)
+
+
+def training_words(training: Training, planned: int) -> str:
+    """How training ended, in a sentence or two."""
+    kept = (
+        f"The trained model is that of step {training.healthy_step}."
+        if training.healthy_step
+        else "No step was healthy: the trained model is the base model, unchanged."
+    )
+    stop = training.stopped
+    if stop is None:
+        return (
+            f"Training ran to its last step, {training.steps_run}, and no guard stopped it. {kept}"
+        )
+    why = "A guard stopped" if stop.alarming else "Its goal reached, the guard ended"
+    return f"{why} training at step {stop.step} of {planned}: {words.visible(stop.detail)}. {kept}"
+
+
+@dataclass(frozen=True)
+class Profiled:
+    """The entropy profile of one model: figures, or None where there is nothing to draw."""
+
+    model: ModelRole
+    said: str
+    distribution: Markup | None
+    positions: Markup | None
+
+
+def profiles(data: ReportData) -> list[Profiled]:
+    """Entropy of refusals against compliance, both models on the same axis."""
+    values = {role: _entropies(model.responses) for role, model in data.models.items()}
+    highest = max((v for groups in values.values() for g in groups.values() for v in g), default=0)
+    top = 1.05 * highest or 1.0
+    curves = [rows for model in data.models.values() for rows in model.profile.by_position.values()]
+    tallest = 1.08 * max((row.entropy for rows in curves for row in rows), default=0)
+    return [_profiled(role, data.models[role], values[role], top, tallest) for role in ROLES]
+
+
+def _profiled(
+    role: ModelRole,
+    model: ModelData,
+    values: Mapping[Outcome, Sequence[float]],
+    top: float,
+    tallest: float,
+) -> Profiled:
+    title = f"Response entropy of the {role} model"
+    by_position = model.profile.by_position
+    drawn = (
+        Line("refusals", "refusal", _points(by_position["refusal"])),
+        Line("compliance", "compliance", _points(by_position["compliance"])),
+    )
+    chart = Chart(
+        f"Entropy by token position, {role} model",
+        "token position",
+        "Token entropy, nats",
+        drawn,
+        top=tallest,
+    )
+    return Profiled(
+        role,
+        _said(model),
+        figures.distribution(title, values["refusal"], values["compliance"], top),
+        figures.lines(chart),
+    )
+
+
+def _entropies(rows: Sequence[ProfiledResponse]) -> dict[Outcome, list[float]]:
+    """Response entropies, nats, of the responses to harmful requests, by outcome."""
+    groups: dict[Outcome, list[float]] = {"refusal": [], "compliance": []}
+    for row in rows:
+        if row.kind == "harmful" and row.outcome in groups and row.entropies:
+            groups[row.outcome].append(sum(row.entropies) / len(row.entropies))
+    return groups
+
+
+def _points(rows: Sequence[Position]) -> tuple[tuple[float, float], ...]:
+    return tuple((row.position + 1, row.entropy) for row in rows)
+
+
+def _said(model: ModelData) -> str:
+    """What the profile shows, in words that also hold for an empty group."""
+    profile = model.profile
+    refused, complied = (profile.groups[name].n for name in ("refusal", "compliance"))
+    if not refused or not complied:
+        all_of = "refused" if refused else "complied with" if complied else "answered unreadably"
+        return f"Every harmful request was {all_of}: there are no two groups to compare."
+    if profile.gap_nats is None or profile.auroc is None:
+        return (
+            f"{words.counted(refused, 'refusal')} against {complied} of compliance: "
+            "too few to compare."
+        )
+    side = "lower" if profile.gap_nats > 0 else "higher"
+    return (
+        f"Refusals are {words.nats(abs(profile.gap_nats))} {side} than compliance; "
+        f"AUROC {words.number(profile.auroc)} (0.5 is no signal, 1 a perfect one)."
+    )
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token as text, its entropy in nats and its colour, 0 (sure) to 6 (torn)."""
+
+    text: str
+    entropy: float
+    level: int
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A response token by token."""
+
+    title: str
+    harmful: bool
+    prompt: str
+    tokens: tuple[Token, ...]
+    mean: float
+    hidden: int
+
+
+def coloured(data: ReportData) -> list[Tokens]:
+    """One harmful request at both models, where the answer changed if any did, and one benign."""
+    base = {row.id: row for row in data.base.responses if row.entropies}
+    pairs = [
+        (base[row.id], row) for row in data.trained.responses if row.id in base and row.entropies
+    ]
+    harmful = [pair for pair in pairs if pair[0].kind == "harmful"]
+    changed = [
+        pair for pair in harmful if pair[0].outcome == "compliance" and pair[1].outcome == "refusal"
+    ]
+    benign = [
+        pair for pair in pairs if pair[0].kind == "benign" and pair[1].outcome == "compliance"
+    ]
+    shown = [*benign[:1], *(changed or harmful)[:1]]
+    return [
+        _tokens(f"{role.capitalize()} model, {row.outcome}", row, harmful=row.kind == "harmful")
+        for pair in shown
+        for role, row in zip(ROLES, pair, strict=True)
+    ]
+
+
+def sampled(data: ReportData) -> list[Tokens]:
+    """A sampled training response of the first and of the last step that kept one."""
+    ends = [data.samples[0], data.samples[-1]] if len(data.samples) > 1 else data.samples
+    return [
+        _tokens(
+            f"Step {row.step}: reward {words.number(row.reward)}, "
+            f"advantage {words.number(row.advantage)}",
+            row,
+            harmful=True,
+        )
+        for row in ends
+        if row.entropies
+    ]
+
+
+def _tokens(title: str, row: ProfiledResponse | TrainSample, *, harmful: bool) -> Tokens:
+    shown = zip(row.tokens[:MAX_TOKENS], row.entropies, strict=False)
+    return Tokens(
+        title,
+        harmful,
+        row.prompt,
+        tuple(Token(words.visible(text, 40), h, sum(h > b for b in LEVELS)) for text, h in shown),
+        sum(row.entropies) / len(row.entropies),
+        max(0, len(row.tokens) - MAX_TOKENS),
+    )
