@@ -7,6 +7,7 @@ sampling.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 from typing import Any
@@ -78,9 +79,9 @@ def summarise(rows: Iterable[ProfiledResponse]) -> dict[str, Any]:
             "compliance": _group(compliance),
             "degenerate": _group(degenerate),
         },
-        "gap_nats": round(mean(high) - mean(low), 6) if enough else None,
-        "auroc": round(auroc(high, low), 6) if enough else None,
-        "cohens_d": round(cohens_d(high, low), 6) if enough else None,
+        "gap_nats": _finite(mean(high) - mean(low)) if enough else None,
+        "auroc": _finite(auroc(high, low)) if enough else None,
+        "cohens_d": _finite(cohens_d(high, low)) if enough else None,
         "refusal_share": {
             kind: _share([row for row in rows if row.kind == kind])
             for kind in ("harmful", "benign")
@@ -103,6 +104,10 @@ def by_position(rows: Sequence[ProfiledResponse]) -> list[dict[str, float]]:
 def mean(values: Sequence[float]) -> float:
     """Arithmetic mean of at least one value."""
     return sum(values) / len(values)
+
+
+def _finite(value: float) -> float | None:
+    return round(value, 6) if math.isfinite(value) else None
 
 
 def _group(rows: Sequence[ProfiledResponse]) -> dict[str, float | None]:

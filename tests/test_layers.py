@@ -33,7 +33,8 @@ def test_every_stage_module_imports_light() -> None:
 
 
 def test_the_trainer_brings_in_no_outer_tool() -> None:
-    assert not loaded_by("import sirl.training.sirl") & (OUTER | {"flows", "tasks"})
+    # transformers and trl look for trackers themselves; what is ours stays out.
+    assert not loaded_by("import sirl.training.sirl") & {"prefect", "dvc", "flows", "tasks"}
 
 
 def test_every_stage_of_the_graph_is_a_module_and_a_section() -> None:
