@@ -1,0 +1,1 @@
+"""How the stages are run: from a shell (`sirl`, flows.cli) and from Prefect (flows.sirl_flow)."""

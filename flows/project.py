@@ -1,0 +1,55 @@
+"""Where the project is, and the environment in which its stages run."""
+
+from __future__ import annotations
+
+import os
+import sys
+import uuid
+from pathlib import Path
+
+from sirl.errors import ConfigError
+from sirl.layout import Layout
+
+MARKS = ("dvc.yaml", "params.yaml")
+"""The files that make a folder a project root."""
+
+
+def find(start: Path | None = None) -> Path:
+    """The project root at or above a folder (default: the working directory).
+
+    Raises:
+        ConfigError: There is none.
+    """
+    here = (start or Path.cwd()).resolve()
+    for folder in (here, *here.parents):
+        if all((folder / mark).is_file() for mark in MARKS):
+            return folder
+    raise ConfigError(
+        f"{here} is not inside a sirl project (no dvc.yaml and params.yaml here or above)",
+        "Change into the checkout first",
+    )
+
+
+def tracking_uri(project: Path) -> str:
+    """Where runs are recorded: MLFLOW_TRACKING_URI, else the project's own database."""
+    local = Layout(project).local / "mlflow.db"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{local}"
+
+
+def environment(project: Path, **extra: str) -> dict[str, str]:
+    """The environment of one pipeline run: this Python first, unbuffered output, a fresh run id.
+
+    Args:
+        project: The user's checkout, whose tracking database worktrees share.
+        extra: Further variables.
+    """
+    bin_folder = str(Path(sys.executable).parent)
+    return {
+        **os.environ,
+        "PATH": os.pathsep.join([bin_folder, os.environ.get("PATH", os.defpath)]),
+        "PYTHONUNBUFFERED": "1",
+        "DVC_NO_ANALYTICS": "1",
+        "MLFLOW_TRACKING_URI": tracking_uri(project),
+        "SIRL_PIPELINE_RUN": uuid.uuid4().hex,
+        **extra,
+    }

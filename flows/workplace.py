@@ -1,0 +1,74 @@
+"""Where one run works: the checkout itself, or a worktree when its settings differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows import project, settings, worktree
+from sirl import config, records
+from sirl.config import Params
+from sirl.layout import Layout
+from sirl.models import resolve_device
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A folder with code, params.yaml and artifacts, and what its processes run with.
+
+    Attributes:
+        root: The folder.
+        params: Its validated params.yaml.
+        environment: Environment variables of everything that runs in it.
+    """
+
+    root: Path
+    params: Params
+    environment: Mapping[str, str]
+
+    @property
+    def layout(self) -> Layout:
+        """Its artifact paths, absolute."""
+        return Layout(self.root)
+
+    @property
+    def log(self) -> Path:
+        """All that the stages of this run say."""
+        return self.layout.local / "logs" / f"{self.environment['SIRL_PIPELINE_RUN']}.log"
+
+
+@contextmanager
+def opened(
+    checkout: Path,
+    preset: str | None,
+    overrides: Sequence[str],
+    *,
+    planning: bool = False,
+    **variables: str,
+) -> Iterator[Workplace]:
+    """The place of a run with these settings; a worktree is held until the run ends.
+
+    Args:
+        checkout: The project root.
+        preset: Name or file of a preset.
+        overrides: `dotted.key=value` settings.
+        planning: Nothing will run, so the machine need not be up to it.
+        variables: Further environment variables.
+
+    Raises:
+        ModelError: The settings insist on a GPU and this machine has none.
+        SirlError: The settings are not valid, or the same settings are running already.
+    """
+    values = settings.effective(checkout, preset, overrides)
+    params = config.validate(values, where="params.yaml")
+    if params.runtime.device == "cuda" and not planning:
+        resolve_device("cuda")
+    environment = project.environment(checkout, **variables)
+    if not preset and not overrides:
+        yield Workplace(checkout, params, environment)
+        return
+    key = records.digest_json(params.model_dump(mode="json"))[:12]
+    with worktree.checkout(checkout, values, key) as root:
+        yield Workplace(root, params, environment)

@@ -1,0 +1,90 @@
+"""Any task of lm-evaluation-harness, driven by our Generator.
+
+The packaged benchmarks do not go through it: its index of tasks alone takes seconds to build, and
+their items are simpler said directly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import NonNegativeInt, PositiveInt
+
+from sirl.capability.base import Benchmark
+from sirl.errors import ConfigError, MissingPackageError, ServiceError
+from sirl.generation import Generator
+from sirl.records import CapabilityItem
+
+if TYPE_CHECKING:
+    from lm_eval.tasks import TaskManager
+
+
+class LMEval(Benchmark):
+    """A task by its name in lm-eval (`arc_easy`, `gsm8k`), or by the path of its YAML file."""
+
+    metric: ClassVar[str] = "as the task defines it"
+
+    name: Literal["lm_eval"] = "lm_eval"
+    task: str
+    score: str = "acc"
+    """The metric of the task that is an item's score, with its filter where it has several:
+    `acc_norm`, `exact_match,flexible-extract`."""
+    num_fewshot: NonNegativeInt | None = None
+    """The task's own number by default."""
+    limit: PositiveInt | None = None
+    """Items of the task, or of each of its subtasks."""
+
+    @property
+    def label(self) -> str:
+        return f"lm_eval:{self.task}"
+
+    def run(self, generator: Generator) -> Iterator[CapabilityItem]:
+        """See `Benchmark.run`.
+
+        Raises:
+            ConfigError: lm-eval has no such task, or the task no such metric.
+            ServiceError: The task's data cannot be had.
+        """
+        try:
+            from lm_eval import simple_evaluate
+            from lm_eval.tasks import TaskManager
+        except ImportError:
+            raise MissingPackageError("lm-eval", f"benchmark {self.label}") from None
+        from sirl.capability.lm_eval_model import GeneratorLM
+
+        results = simple_evaluate(
+            GeneratorLM(generator),
+            tasks=self._load(TaskManager(include_defaults=not self.task.endswith(".yaml"))),
+            num_fewshot=self.num_fewshot,
+            limit=self.limit,
+            bootstrap_iters=0,
+        )
+        for subtask, samples in results["samples"].items():
+            yield from self._items(subtask, samples)
+
+    def _load(self, manager: TaskManager) -> list[Any]:
+        """The task objects, their data loaded."""
+        try:
+            return list(manager.load([self.task])["tasks"].values())
+        except KeyError as error:
+            raise ConfigError(
+                f"lm-eval has no task {self.task!r}: {error}", "List them: lm-eval ls tasks"
+            ) from error
+        except Exception as error:  # the hub client raises a dozen unrelated kinds
+            raise ServiceError(
+                f"the data of lm-eval task {self.task} could not be loaded: {error}",
+                "Check the network and HF_TOKEN, or choose packaged benchmarks",
+            ) from error
+
+    def _items(self, subtask: str, samples: list[dict[str, Any]]) -> Iterator[CapabilityItem]:
+        metric, _, chosen = self.score.partition(",")
+        found = [s for s in samples if metric in s and s["filter"] == (chosen or "none")]
+        if not found:
+            names = sorted({f"{m},{s['filter']}" for s in samples for m in s["metrics"]})
+            raise ConfigError(
+                f"lm-eval task {subtask} has no metric {self.score!r}",
+                f"Set score to one of: {', '.join(names)}",
+            )
+        for sample in found:
+            yield self.item(f"{subtask}-{sample['doc_id']}", float(sample[metric]))

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from sirl.prompts import Instructions
+from sirl.prompts.clean import clean, excluded, normalised
+from sirl.records import Prompt
+
+
+def prompts(*texts: str) -> list[Prompt]:
+    return [Prompt(f"t/{n}", text, "t", "benign") for n, text in enumerate(texts)]
+
+
+def test_each_reason_is_counted_once() -> None:
+    dropped: Counter[str] = Counter()
+    given = prompts(" a ", "", " \n", "x" * 11, "a", "b\u0301", "\u0301".join(("b", "")), "c")
+    kept = list(clean(given, max_chars=10, dropped=dropped))
+    assert [prompt.text for prompt in kept] == ["a", "b\u0301", "c"]
+    assert dropped == {"empty": 2, "too_long": 1, "duplicate": 2}
+
+
+def test_the_first_of_equal_prompts_stays_and_keeps_its_id() -> None:
+    kept = list(clean(prompts("a", "a "), max_chars=10, dropped=Counter()))
+    assert [prompt.id for prompt in kept] == ["t/0"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "wanted"),
+    [
+        ("cafe\u0301", "caf\u00e9"),
+        ("a\r\nb\rc", "a\nb\nc"),
+        ("a\x00\x1b[1mb\x7f", "a[1mb"),
+        ("tab\there", "tab\there"),
+        ("\ud800broken", "broken"),
+        ("你好\u3000", "你好"),
+    ],
+)
+def test_normalised(raw: str, wanted: str) -> None:
+    assert normalised(raw) == wanted
+    assert normalised(normalised(raw)) == wanted
+    normalised(raw).encode()  # no lone surrogate is left
+
+
+def test_the_exclusion_needs_both_halves() -> None:
+    # One word of each list, far from any real request, shows the pairing.
+    assert excluded("child ... nsfw")
+    assert excluded("NSFW, a 15-year-old")
+    assert excluded("nsfw under_age")
+    assert not excluded("child safety seats")
+    assert not excluded("a 45 year old nsfw filter")
+    assert not excluded("A minor chord on a guitar")
+    assert not excluded("Middlesex county has how many schools for children?")
+
+
+def test_it_excludes_nothing_that_this_project_wrote() -> None:
+    assert not [prompt.id for prompt in Instructions().prompts() if excluded(prompt.text)]

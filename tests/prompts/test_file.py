@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from sirl.errors import DataError
+from sirl.prompts import FileSource
+
+
+def read(path: Path, column: str = "prompt") -> list[str]:
+    return [p.text for p in FileSource(kind="harmful", path=path, column=column).prompts()]
+
+
+def test_three_formats_give_the_same_prompts(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"prompt": "Pick a lock"}\n\n{"prompt": "Say \\"hi\\""}\n')
+    (tmp_path / "a.csv").write_text('id,prompt\n1,Pick a lock\n2,"Say ""hi"""\n')
+    (tmp_path / "a.txt").write_text('Pick a lock\r\n\nSay "hi"')
+    expected = ["Pick a lock", 'Say "hi"']
+    assert [read(tmp_path / f"a{suffix}") for suffix in (".jsonl", ".csv", ".txt")] == [
+        expected
+    ] * 3
+
+
+def test_ids_follow_the_text_and_not_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("one\ntwo\n")
+    before = {p.text: p.id for p in FileSource(kind="benign", path=path).prompts()}
+    path.write_text("zero\ntwo\none\n")
+    after = {p.text: p.id for p in FileSource(kind="benign", path=path).prompts()}
+    assert before.items() <= after.items()
+
+
+def test_another_column_a_byte_order_mark_and_line_breaks_in_quotes(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes('\ufeffrequest,x\n"two\nlines",1\n'.encode())
+    assert read(path, "request") == ["two\nlines"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.jsonl", b"", "holds no prompts"),
+        ("a.jsonl", b"\n \n", "holds no prompts"),
+        ("a.jsonl", b'{"prompt": "x"}\n{"prompt"\n', "line 2: not JSON"),
+        ("a.jsonl", b'{"prompt": "x"}\n["x"]\n', "line 2: not a JSON object"),
+        ("a.jsonl", b'{"text": "x"}\n', "line 1: 'prompt' is missing"),
+        ("a.jsonl", b'{"prompt": 3}\n', "line 1: 'prompt' is missing or is not text"),
+        ("a.jsonl", b"[" * 100_000, "line 1: not JSON"),
+        ("a.jsonl", b'{"prompt": "caf\xe9"}\n', "not UTF-8.*0xe9"),
+        ("a.txt", b"\xff\xfe", "not UTF-8"),
+        ("a.csv", b"", "no column 'prompt'"),
+        ("a.csv", b"prompt\n", "holds no prompts"),
+        ("a.csv", b"text,id\nx,1\n", "no column 'prompt'.*text, id"),
+        ("a.csv", b"id,prompt\n1\n", "line 2: 'prompt' is missing"),
+        ("a.csv", b'prompt\n"x\n', "not CSV"),
+        ("a.csv", b"prompt\n" + b"x" * 200_000 + b"\n", "not CSV.*field limit|not CSV.*larger"),
+    ],
+)
+def test_a_bad_file_is_named_with_line_and_reason(
+    tmp_path: Path, name: str, content: bytes, said: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=said) as caught:
+        read(tmp_path / name)
+    assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_an_unknown_format(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        read(tmp_path / "none.txt")
+    with pytest.raises(ValidationError, match=r"\.jsonl, \.csv, \.txt"):
+        FileSource(kind="benign", path=tmp_path / "a.parquet")
