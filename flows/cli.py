@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from textwrap import shorten
 from types import FrameType
 from typing import Annotated, NoReturn
 
@@ -94,7 +95,8 @@ def _run(place: Workplace, to: str | None, *, promoting: bool) -> list[tuple[str
     with display.opened(total) as report:
         pipeline.repro(place, to, report)
         if promoting and promotion.due(place):
-            return [("registry", said) for said in promotion.promote(place, report)]
+            said = promotion.promote(place, report)
+            return [("registry", shorten(line, 160)) for line in said]
         if promoting:
             report(pipeline.Event("unchanged", "promote"))
     return []
@@ -110,9 +112,11 @@ def _summary(place: Workplace, rows: list[tuple[str, str]], seconds: float) -> N
     from flows.display import duration
 
     artifacts = ("artifacts", str(place.layout.artifacts))
+    shown = [*rows, artifacts, ("elapsed", duration(seconds))]
+    width = max(len(name) for name, _ in shown) + 2
     typer.echo()
-    for name, value in [*rows, artifacts, ("elapsed", duration(seconds))]:
-        typer.echo(f"{name:16}{value}")
+    for name, value in shown:
+        typer.echo(f"{name:{width}}{value}")
 
 
 def _plan(place: Workplace, to: str | None) -> None:

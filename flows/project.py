@@ -49,6 +49,7 @@ def environment(project: Path, **extra: str) -> dict[str, str]:
         "PATH": os.pathsep.join([bin_folder, os.environ.get("PATH", os.defpath)]),
         "PYTHONUNBUFFERED": "1",
         "DVC_NO_ANALYTICS": "1",
+        "TQDM_DISABLE": "1",  # in a log, a progress bar is a hundred lines
         "MLFLOW_TRACKING_URI": tracking_uri(project),
         "SIRL_PIPELINE_RUN": uuid.uuid4().hex,
         **extra,

@@ -53,9 +53,11 @@ class LMEval(Benchmark):
             raise MissingPackageError("lm-eval", f"benchmark {self.label}") from None
         from sirl.capability.lm_eval_model import GeneratorLM
 
+        manager = TaskManager(include_defaults=not self.task.endswith(".yaml"))
         results = simple_evaluate(
             GeneratorLM(generator),
-            tasks=self._load(TaskManager(include_defaults=not self.task.endswith(".yaml"))),
+            tasks=self._load(manager),
+            task_manager=manager,
             num_fewshot=self.num_fewshot,
             limit=self.limit,
             bootstrap_iters=0,

@@ -80,7 +80,7 @@ def test_generated_answers_are_cut_and_scored(generator: Generator, tmp_path: Pa
 
 def test_a_metric_the_task_has_not_is_said(generator: Generator, tmp_path: Path) -> None:
     benchmark = LMEval(task=write_task(tmp_path, CHOICE), score="f1")
-    with pytest.raises(ConfigError, match="no metric 'f1'.*acc,none"):
+    with pytest.raises(ConfigError, match=r"no metric 'f1'.*acc,none"):
         list(benchmark.run(generator))
 
 

@@ -121,3 +121,16 @@ def test_nothing_heavy_is_imported_to_start() -> None:
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     heavy = {"torch", "transformers", "mlflow", "prefect", "dvc", "boto3", "rich"}
     assert not heavy & set(loaded.stdout.split())
+
+
+def test_the_registrys_verbs_reach_the_real_registry(sirl: Sirl, project: Path) -> None:
+    ours = {"PYTHONSAFEPATH": "1"}  # our tasks, not the project's stand-ins
+    shown = sirl("status", **ours)
+    assert shown.returncode == 0, shown.stderr
+    assert "candidate none, champion none, previous none" in shown.stdout
+    assert (project / ".sirl" / "mlflow.db").is_file()
+    for verb, said in (("promote", "has no candidate"), ("rollback", "has no previous champion")):
+        done = sirl(verb, **ours)
+        assert done.returncode == 2
+        assert said in done.stderr
+        assert done.stderr.count("\n") == 1
