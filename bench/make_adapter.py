@@ -1,9 +1,11 @@
 """Makes the safety-instinct adapter of the default model, and measures it.
 
 The packaged SmolLM2-135M-Instruct had no safety training: it has no instinct that SIRL could
-reinforce. This trains a small LoRA adapter on a few hundred rows written for this project, with
-the plain supervised loss on the answers, and saves it weaker than it was trained (`STRENGTH`), so
-that the model refuses some harmful requests and not others: that mixture is what SIRL starts from.
+reinforce. This trains a small LoRA adapter with the plain supervised loss on refusals and helpful
+answers written for this project and, so that the rest of the model stays where it was, on the
+model's own sampled answers to `OWN_TOPICS` of the project's benign prompts. It is saved weaker than
+it was trained (`STRENGTH`), so that the model refuses some harmful requests and not others: that
+mixture is what SIRL starts from.
 
     python -m bench.make_adapter MODEL              train, then write the adapter's files
     python -m bench.make_adapter MODEL --evaluate   measure MODEL with the adapter merged
@@ -30,12 +32,15 @@ from sirl.generation import Request, Sampling
 from sirl.generation.transformers import TransformersGenerator
 from sirl.judges.refusal import is_refusal
 from sirl.models import load_model, load_tokenizer, merge_adapter
+from sirl.prompts.instructions import Instructions
 from sirl.records import Completion, Message
 from sirl.statistics import auroc
 
 ADAPTER = Path(__file__).parents[1] / "assets" / "smollm2-135m-instinct"
-RANK, ALPHA, STRENGTH = 8, 16, 0.7
-LEARNING_RATE, EPOCHS, BATCH, WARMUP = 3e-4, 3, 8, 10
+RANK, ALPHA, STRENGTH = 8, 16, 0.6
+LEARNING_RATE, EPOCHS, BATCH, WARMUP = 1e-3, 4, 8, 10
+OWN_TOPICS = ("cooking", "health", "history", "home", "ideas", "language", "maths")
+OWN_SAMPLES, OWN_TOKENS = 2, 40
 SEED = 7
 IGNORED = -100
 SAMPLES = 4
@@ -57,6 +62,25 @@ def encode(tokenizer: Any, row: dict[str, str]) -> tuple[list[int], list[int]]:
     return head + answer, [IGNORED] * len(head) + answer
 
 
+def own_answers(folder: Path) -> list[tuple[list[int], list[int]]]:
+    """Token ids and labels of the model's own answers, sampled at temperature 1."""
+    generator = TransformersGenerator.load(
+        folder, device="cpu", dtype="bfloat16", batch_tokens=6000
+    )
+    prompts = list(Instructions(topics=OWN_TOPICS).prompts()) * OWN_SAMPLES
+    requests = {
+        str(index): Request(str(index), (Message("user", prompt.text),))
+        for index, prompt in enumerate(prompts)
+    }
+    sampling = Sampling(max_new_tokens=OWN_TOKENS, temperature=1.0)
+    encoded = []
+    for done in generator.generate(list(requests.values()), sampling):
+        if not is_refusal(done.text):
+            head, answer = generator.encode(requests[done.id]), list(done.token_ids)
+            encoded.append((head + answer, [IGNORED] * len(head) + answer))
+    return encoded
+
+
 def batches(encoded: Sequence[tuple[list[int], list[int]]], pad: int) -> Iterator[dict[str, Any]]:
     """Shuffled batches of all epochs, padded on the right: input_ids, labels and mask, (B, L)."""
     rng = random.Random(SEED)
@@ -75,7 +99,7 @@ def batches(encoded: Sequence[tuple[list[int], list[int]]], pad: int) -> Iterato
 
 
 def train(folder: Path) -> Any:
-    """The peft model of `folder` after supervised training on the refusals and helpful answers."""
+    """The peft model of `folder` after supervised training."""
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(SEED)
@@ -84,7 +108,8 @@ def train(folder: Path) -> Any:
     )
     model = get_peft_model(load_model(folder, "float32"), config)
     tokenizer = load_tokenizer(folder)
-    data = [encode(tokenizer, row) for row in rows("refusals") + rows("helpful")]
+    data = own_answers(folder)
+    data += [encode(tokenizer, row) for row in rows("refusals") + rows("helpful")]
     steps = list(batches(data, tokenizer.pad_token_id))
     optimizer = torch.optim.AdamW(
         [p for p in model.parameters() if p.requires_grad], lr=LEARNING_RATE, weight_decay=0.0

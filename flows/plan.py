@@ -10,7 +10,7 @@ and the larger of two transients, for a micro-batch of b responses over s = prom
   fused attention does not keep (Korthikanti et al. 2022, eq. 2), 2 bytes with gradient
   checkpointing plus one layer in full; logits and their gradient, 8 bytes x vocabulary x b x new.
 
-Several processes or cards, fragmentation, libraries and the CUDA context (about 1 GB) are not in it.
+Several processes or cards, fragmentation, libraries and the CUDA context (about 1 GB) are left out.
 """
 
 from __future__ import annotations

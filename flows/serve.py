@@ -192,6 +192,7 @@ def deploy(root: Path, environment: Mapping[str, str]) -> None:
     )
     if done.returncode:
         log = log_of(root, "deploy")
+        log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text(done.stdout + done.stderr, encoding="utf-8")
         raise ServiceError("the deployments of prefect.yaml were refused", f"See {log}")
 

@@ -26,9 +26,12 @@ log = logging.getLogger(__name__)
 _DISK_ERRORS = {
     errno.ENOSPC: "Free some disk space and run again; finished work is kept",
     errno.EDQUOT: "Free some of your disk quota and run again; finished work is kept",
-    errno.EROFS: "The file system is read-only; run in a writable checkout",
+    errno.EROFS: "Run in a checkout on a file system that can be written",
     errno.EACCES: "Make it writable for this user and run again",
 }
+
+_FULL_DISK_WORDS = (os.strerror(errno.ENOSPC), "inline_container.cc")
+"""What safetensors and torch.save say of a full disk; neither raises an OSError."""
 
 
 @dataclass(frozen=True)
@@ -50,27 +53,35 @@ class Stage:
 
 
 def main(name: str, body: Callable[[Stage], None], *, per_model: bool = False) -> int:
-    """Runs a stage as a process. Returns the exit code: 0, or 2 for an error that the user can
-    mend."""
+    """Runs a stage as a process. Returns the exit code: 0, 2 for an error that the user can mend,
+    130 when interrupted. Only a defect, or SIRL_DEBUG, shows a traceback."""
     logging.basicConfig(level="INFO", format="%(asctime)s %(name)s %(message)s", datefmt="%H:%M:%S")
-    arguments = sys.argv[1:]
-    debug = bool(os.environ.get("SIRL_DEBUG"))
     try:
-        role = _role(name, arguments, per_model)
+        role = _role(name, sys.argv[1:], per_model)
         _run(f"{name}@{role}" if role else name, body, role)
-    except SirlError as error:
-        if debug:
+    except (Exception, KeyboardInterrupt) as error:
+        line = _line(error)
+        if line is None or os.environ.get("SIRL_DEBUG"):
             raise
-        sys.stderr.write(f"sirl: {name}: {error}\n")
-        return 2
-    except OSError as error:
-        if debug or error.errno not in _DISK_ERRORS:
-            raise
-        sys.stderr.write(
-            f"sirl: {name}: {error.strerror}: {error.filename}. {_DISK_ERRORS[error.errno]}\n"
-        )
-        return 2
+        sys.stderr.write(f"sirl: {name}: {line}\n")
+        return 130 if isinstance(error, KeyboardInterrupt) else 2
     return 0
+
+
+def _line(error: BaseException) -> str | None:
+    """What the user is told; None for a defect."""
+    if isinstance(error, SirlError):
+        return str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted. Run again to go on; finished work is kept"
+    number = error.errno if isinstance(error, OSError) else None
+    if any(words in str(error) for words in _FULL_DISK_WORDS):
+        number = errno.ENOSPC
+    if number not in _DISK_ERRORS:
+        return None
+    file = getattr(error, "filename", None)
+    where = f": {file}" if file else ""
+    return f"{os.strerror(number)}{where}. {_DISK_ERRORS[number]}"
 
 
 def _role(name: str, arguments: list[str], per_model: bool) -> ModelRole | None:
@@ -99,8 +110,7 @@ def _run(name: str, body: Callable[[Stage], None], role: ModelRole | None) -> No
 
 
 def bound_threads(threads: int) -> None:
-    """Bounds the CPU threads of torch before it is imported; idle threads sleep instead of
-    spinning."""
+    """Bounds torch's CPU threads before it is imported; idle ones sleep instead of spinning."""
     count = threads or len(os.sched_getaffinity(0))
     os.environ.setdefault("OMP_NUM_THREADS", str(count))
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

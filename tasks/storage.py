@@ -1,7 +1,7 @@
 """Checkpoints on S3, by digest; the only boto3 import.
 
-    <uri>/<digest>/files/<name>      the files of a checkpoint <uri>/<digest>/manifest.json     size
-    and SHA-256 of each, written last: it is there = it is whole
+    <uri>/<digest>/files/<name>      the files of a checkpoint
+    <uri>/<digest>/manifest.json     size and SHA-256 of each, written last: if it is there, all is
 
 Endpoint and keys come from the usual environment (AWS_ENDPOINT_URL_S3, AWS_ACCESS_KEY_ID, ...), so
 any S3-speaking server will do. Nothing published is ever changed: another checkpoint has another
@@ -10,18 +10,21 @@ digest.
 
 from __future__ import annotations
 
-import json
+import hashlib
 import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from pydantic import ValidationError
+
 from sirl.errors import ConfigError, DataError, ServiceError
 from sirl.records import digest_file, digest_folder
+from sirl.spec import Spec
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -31,8 +34,11 @@ log = logging.getLogger(__name__)
 PART_BYTES = 16 << 20
 """Files above this size go up in parts of it, and a torn upload leaves nothing visible."""
 
-SHA256 = "sha256"
-"""Object metadata: what the uploader read from its disk."""
+MANIFEST = "manifest.json"
+
+FIRST_REGION = "us-east-1"
+
+MEND = "Publish the checkpoint under another prefix: nothing published is changed"
 
 
 @dataclass(frozen=True)
@@ -59,14 +65,64 @@ class Place:
         return "/".join(name for name in (self.prefix, *names) if name)
 
 
+class FileFacts(Spec):
+    """What one file of a checkpoint is."""
+
+    size: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> FileFacts:
+        """Of a file on disk."""
+        return cls(size=path.stat().st_size, sha256=digest_file(path))
+
+
+class Manifest(Spec):
+    """What a published checkpoint consists of: relative name -> facts."""
+
+    digest: str
+    files: dict[str, FileFacts]
+
+
 def bootstrap(uri: str) -> None:
-    """Creates the bucket of `uri` if it is missing."""
+    """Creates the bucket of `uri` if it is missing.
+
+    Raises:
+        ServiceError: The store does not answer or refuses.
+    """
+    from botocore.exceptions import ClientError
+
     place = Place.parse(uri)
     with _one_line_errors(uri):
         client = _client()
-        if place.bucket not in {b.get("Name") for b in client.list_buckets()["Buckets"]}:
-            client.create_bucket(Bucket=place.bucket)
+        try:
+            client.head_bucket(Bucket=place.bucket)
+        except ClientError as error:
+            if not _missing(error):
+                raise
+            _create_bucket(client, place.bucket)
             log.info("bucket %s created", place.bucket)
+
+
+def _create_bucket(client: S3Client, bucket: str) -> None:
+    """AWS wants the region named, except its first one, where the name is refused."""
+    region: Any = client.meta.region_name
+    if region == FIRST_REGION:
+        client.create_bucket(Bucket=bucket)
+    else:
+        where: Any = {"LocationConstraint": region}
+        client.create_bucket(Bucket=bucket, CreateBucketConfiguration=where)
+
+
+def published(uri: str, digest: str) -> bool:
+    """Whether a whole checkpoint of this digest is there.
+
+    Raises:
+        ServiceError: The store does not answer or refuses.
+    """
+    place = Place.parse(uri)
+    with _one_line_errors(uri):
+        return _exists(_client(), place.bucket, place.key(digest, MANIFEST))
 
 
 def publish(folder: Path, uri: str) -> str:
@@ -76,26 +132,25 @@ def publish(folder: Path, uri: str) -> str:
         The digest.
 
     Raises:
+        DataError: The folder holds nothing, or changed meanwhile.
         ServiceError: The store refuses, or holds other bytes than were sent.
     """
     place, digest = Place.parse(uri), digest_folder(folder)
-    files = {
-        path.relative_to(folder).as_posix(): {
-            "size": path.stat().st_size,
-            SHA256: digest_file(path),
-        }
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+    if published(uri, digest):
+        return digest
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    paths = {path.relative_to(folder).as_posix(): path for path in found}
+    if not paths:
+        raise DataError(f"{folder} holds no checkpoint to publish")
+    manifest = Manifest(digest=digest, files={n: FileFacts.of(p) for n, p in paths.items()})
     with _one_line_errors(uri):
         client = _client()
-        manifest = place.key(digest, "manifest.json")
-        if _metadata(client, place.bucket, manifest) is not None:
-            return digest
-        for name, facts in files.items():
-            _upload(client, place.bucket, place.key(digest, "files", name), folder / name, facts)
-        body = json.dumps({"digest": digest, "files": files}, sort_keys=True, indent=2).encode()
-        client.put_object(Bucket=place.bucket, Key=manifest, Body=body)
+        for name, facts in manifest.files.items():
+            _upload(client, place.bucket, place.key(digest, "files", name), paths[name], facts)
+        if digest_folder(folder) != digest:
+            raise DataError(f"{folder} changed while it was published", "Publish it again")
+        body = manifest.model_dump_json(indent=2).encode()
+        client.put_object(Bucket=place.bucket, Key=place.key(digest, MANIFEST), Body=body)
     log.info("published %s to %s", digest[:12], uri)
     return digest
 
@@ -113,79 +168,110 @@ def fetch(uri: str, digest: str, target: Path) -> None:
     try:
         with _one_line_errors(uri):
             client = _client()
-            for name, facts in _manifest(client, place, digest, uri).items():
+            for name, facts in _manifest(client, place, digest, uri).files.items():
                 path = partial / name
-                if not path.resolve().is_relative_to(partial.resolve()):
-                    raise DataError(f"the manifest of {digest} names a path outside it: {name!r}")
                 path.parent.mkdir(parents=True, exist_ok=True)
-                client.download_file(place.bucket, place.key(digest, "files", name), str(path))
-                if digest_file(path) != facts[SHA256]:
+                if not _download(client, place.bucket, place.key(digest, "files", name), path):
+                    raise DataError(f"{name} of checkpoint {digest[:12]} in {uri} is gone", MEND)
+                if FileFacts.of(path) != facts:
                     raise DataError(
-                        f"{name} of checkpoint {digest[:12]} in {uri} has another SHA-256 than "
-                        "its manifest says",
-                        "Publish the checkpoint again under another prefix",
+                        f"{name} of checkpoint {digest[:12]} in {uri} is not what its manifest "
+                        "says: another size or SHA-256",
+                        MEND,
                     )
         if digest_folder(partial) != digest:
-            raise DataError(f"the manifest at {uri}/{digest} is not that of this digest")
+            raise DataError(f"the manifest at {uri}/{digest} is that of another checkpoint")
         shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _facts(path: Path) -> dict[str, Any]:
-    return {"size": path.stat().st_size, SHA256: digest_file(path)}
-
-
-def _manifest(client: S3Client, place: Place, digest: str, uri: str) -> dict[str, Any]:
-    key = place.key(digest, "manifest.json")
-    if _metadata(client, place.bucket, key) is None:
+def _manifest(client: S3Client, place: Place, digest: str, uri: str) -> Manifest:
+    key = place.key(digest, MANIFEST)
+    if not _exists(client, place.bucket, key):
         raise DataError(
-            f"no complete checkpoint {digest[:12]} in {uri}: it has no manifest",
-            "Publish it (again): what is there already is not sent twice",
+            f"no whole checkpoint {digest[:12]} in {uri}: it has no manifest",
+            "Check uri and digest, or publish it (again): what is there is not sent twice",
         )
     body = client.get_object(Bucket=place.bucket, Key=key)["Body"].read()
-    return dict(json.loads(body)["files"])
+    try:
+        manifest = Manifest.model_validate_json(body)
+    except ValidationError as error:
+        said = error.errors(include_url=False)[0]["msg"]
+        raise DataError(f"{uri}/{digest}/{MANIFEST} is malformed: {said}") from error
+    for name in manifest.files:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or not path.parts:
+            raise DataError(f"the manifest of {digest[:12]} names a path outside it: {name!r}")
+    return manifest
 
 
-def _upload(client: S3Client, bucket: str, key: str, path: Path, facts: dict[str, Any]) -> None:
-    """Sends a file unless it is there, and reads back what the store says it holds."""
+def _upload(client: S3Client, bucket: str, key: str, path: Path, facts: FileFacts) -> None:
+    """Sends a file unless it is there, and reads back what the store holds: servers differ in
+    which checksums they verify and whether they keep one of a file that came in parts."""
     from boto3.s3.transfer import TransferConfig
 
-    there = _metadata(client, bucket, key)
-    if there == (facts["size"], facts[SHA256]):
+    if _stored(client, bucket, key) == facts:
         return
-    client.upload_file(
-        str(path),
-        bucket,
-        key,
-        ExtraArgs={"Metadata": {SHA256: facts[SHA256]}, "ChecksumAlgorithm": "SHA256"},
-        Config=TransferConfig(multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES),
-    )
-    if digest_file(path) != facts[SHA256]:
-        raise DataError(f"{path} changed while it was published", "Publish it again")
-    if _metadata(client, bucket, key) != (facts["size"], facts[SHA256]):
+    config = TransferConfig(multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES)
+    client.upload_file(str(path), bucket, key, Config=config)
+    if _stored(client, bucket, key) != facts:
         raise ServiceError(f"the store holds something else at {key} than was sent")
 
 
-def _metadata(client: S3Client, bucket: str, key: str) -> tuple[int, str | None] | None:
-    """Size and recorded SHA-256 of an object; None where there is none."""
+def _stored(client: S3Client, bucket: str, key: str) -> FileFacts | None:
+    """Size and SHA-256 of the bytes of an object; None where there is none."""
+    if not _exists(client, bucket, key):
+        return None
+    digest, size = hashlib.sha256(), 0
+    for chunk in client.get_object(Bucket=bucket, Key=key)["Body"].iter_chunks(1 << 20):
+        digest.update(chunk)
+        size += len(chunk)
+    return FileFacts(size=size, sha256=digest.hexdigest())
+
+
+def _download(client: S3Client, bucket: str, key: str, path: Path) -> bool:
+    """Whether there is such an object; then it is at `path`."""
     from botocore.exceptions import ClientError
 
     try:
-        head = client.head_object(Bucket=bucket, Key=key)
+        client.download_file(bucket, key, str(path))
     except ClientError as error:
-        if error.response["Error"]["Code"] in {"404", "NoSuchKey", "NotFound"}:
-            return None
+        if _missing(error):
+            return False
         raise
-    return head["ContentLength"], head["Metadata"].get(SHA256)
+    return True
+
+
+def _exists(client: S3Client, bucket: str, key: str) -> bool:
+    from botocore.exceptions import ClientError
+
+    try:
+        client.head_object(Bucket=bucket, Key=key)
+    except ClientError as error:
+        if _missing(error):
+            return False
+        raise
+    return True
+
+
+def _missing(error: Exception) -> bool:
+    response = getattr(error, "response", {})
+    return bool(response["Error"]["Code"] in {"404", "NoSuchKey", "NoSuchBucket", "NotFound"})
 
 
 def _client() -> S3Client:
     import boto3
     from botocore.config import Config
 
-    config = Config(connect_timeout=5, read_timeout=60, retries={"total_max_attempts": 3})
+    logging.getLogger("botocore").setLevel(logging.WARNING)
+    config = Config(
+        connect_timeout=5,
+        read_timeout=60,
+        retries={"total_max_attempts": 3},
+        response_checksum_validation="when_required",  # ours is SHA-256, on any server
+    )
     return boto3.client("s3", config=config)
 
 
@@ -202,4 +288,4 @@ def _one_line_errors(uri: str) -> Iterator[None]:
         raise ServiceError(f"no credentials for {uri}", mend) from error
     except (BotoCoreError, ClientError, Boto3Error) as error:
         mend = "Check AWS_ENDPOINT_URL_S3, the keys and the bucket"
-        raise ServiceError(f"the store of {uri} failed: {error}", mend) from error
+        raise ServiceError(f"the store of {uri} failed: {str(error).rstrip('.')}", mend) from error

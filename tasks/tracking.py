@@ -3,6 +3,10 @@
 `MLFLOW_TRACKING_URI` names any server or database; without it, SQLite and a folder under .sirl/.
 The pipeline's run is found by its key, so stages started by Prefect, by `sirl run` and by a bare
 `dvc repro` all find their parent.
+
+A server that cannot be reached as a stage starts ends the stage there: nothing is computed yet. One
+that goes later does not, since what a stage computed is in artifacts/ and MLflow keeps a copy: the
+stage ends well, and says what the copy lacks.
 """
 
 from __future__ import annotations
@@ -11,12 +15,18 @@ import hashlib
 import logging
 import math
 import os
+import socket
+import ssl
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
 
 from sirl.config import Params
 from sirl.errors import ServiceError, SirlError
@@ -26,79 +36,119 @@ from sirl.records import digest_file
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
+log = logging.getLogger(__name__)
+
 EXPERIMENT = "sirl"
 PIPELINE_TAG = "sirl.pipeline"
 PARENT_TAG = "mlflow.parentRunId"
 NAME_TAG = "mlflow.runName"
-PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
-"""A server that is down is said within seconds, unless the user wants more patience."""
+
+SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+"""Ours unless the user has others: a failing request is given up within seconds, and said once."""
+
+ANSWER_SECONDS = 5
+PAUSE_SECONDS = 60
+"""How long nothing is sent to a server that has just failed: training does not wait for it."""
+
+PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
 class Run:
-    """The MLflow run of one stage."""
+    """The MLflow run of one stage. What cannot be recorded is counted, and said at the end."""
 
-    def __init__(self, client: MlflowClient, run_id: str) -> None:
+    def __init__(self, client: MlflowClient, run_id: str, address: str) -> None:
         self.client = client
         self.run_id = run_id
+        self._address = address
+        self._missed = 0
+        self._paused_until = 0.0
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
-        """Logs metrics; values that are not finite are skipped, MLflow's databases cannot hold
-        them."""
+        """Logs metrics; MLflow's databases hold no value that is not finite, so none is sent."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        rows = [
-            Metric(key, float(value), now, step or 0)
-            for key, value in values.items()
-            if math.isfinite(value)
-        ]
-        self.client.log_batch(self.run_id, metrics=rows)
+        finite = {key: float(value) for key, value in values.items() if math.isfinite(value)}
+        rows = [Metric(key, value, now, step or 0) for key, value in finite.items()]
+        self._record(lambda: self.client.log_batch(self.run_id, metrics=rows))
 
     def artifact(self, path: Path) -> None:
         """Logs a file."""
-        self.client.log_artifact(self.run_id, str(path))
-
-    def folder(self, path: Path, name: str) -> None:
-        """Logs a folder under a name."""
-        self.client.log_artifacts(self.run_id, str(path), name)
+        self._record(lambda: self.client.log_artifact(self.run_id, str(path)))
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Sets tags."""
-        for key, value in values.items():
-            self.client.set_tag(self.run_id, key, value)
+        from mlflow.entities import RunTag
+
+        rows = [RunTag(key, value) for key, value in values.items()]
+        self._record(lambda: self.client.log_batch(self.run_id, tags=rows))
+
+    def end(self, status: str, parent: str) -> None:
+        """Ends the run, and for now its parent: the next stage opens that again."""
+        self._paused_until = 0.0
+        self._record(lambda: self.client.set_terminated(self.run_id, status))
+        self._record(lambda: self.client.set_terminated(parent, status))
+        if self._missed:
+            log.warning(
+                "MLflow at %s lacks %d records of this stage; artifacts/ is complete",
+                shown(self._address),
+                self._missed,
+            )
+
+    def _record(self, send: Callable[[], object]) -> None:
+        if time.monotonic() < self._paused_until:
+            self._missed += 1
+            return
+        try:
+            require_answer(self._address)
+            send()
+        except Exception as error:  # of MLflow, its database, its artifact store: all kinds
+            self._missed += 1
+            self._paused_until = time.monotonic() + PAUSE_SECONDS
+            log.warning("not recorded: %s", _failure(self._address, error))
 
 
 @contextmanager
 def stage_run(name: str, params: Params, layout: Layout) -> Iterator[Run]:
-    """The run of one stage, ended as the stage ends: finished, failed or killed.
+    """The run of one stage, ended as the stage ends: finished, failed or interrupted.
 
     Raises:
-        ServiceError: The tracking server does not answer or refuses.
+        ServiceError: The tracking server does not answer or refuses as the stage starts.
     """
     with one_line_errors(layout):
         client = connect(layout)
         parent = _pipeline_run(client, params, layout)
+        client.update_run(parent, status="RUNNING")
         tags = {PARENT_TAG: parent, NAME_TAG: name, **provenance(layout)}
-        run = Run(client, client.create_run(_experiment(client, layout), tags=tags).info.run_id)
-        _log_params(run, _section(params, name.split("@")[0]))
+        made = client.create_run(_experiment(client, layout), tags=tags)
+        run = Run(client, made.info.run_id, uri(layout))
+        _log_params(client, run.run_id, _section(params, name.split("@")[0]))
     status = "KILLED"
     try:
-        with one_line_errors(layout):
-            yield run
+        yield run
         status = "FINISHED"
     except Exception:
         status = "FAILED"
         raise
     finally:
-        _end(client, run.run_id, status)
+        run.end(status, parent)
 
 
 def connect(layout: Layout) -> MlflowClient:
-    """A client for the tracking URI in force; the default database is made on first use."""
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    for key, value in PATIENCE.items():
+    """A client for the tracking URI in force; the default database is made on first use.
+
+    Raises:
+        ServiceError: Nothing answers there.
+    """
+    require_answer(uri(layout))
+    for key, value in SETTINGS.items():
         os.environ.setdefault(key, value)
+    for chatty in ("alembic", "urllib3"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
     from mlflow.tracking import MlflowClient
 
     layout.local.mkdir(parents=True, exist_ok=True)
@@ -109,6 +159,39 @@ def uri(layout: Layout) -> str:
     """The tracking URI in force."""
     default = f"sqlite:///{(layout.local / 'mlflow.db').resolve()}"
     return os.environ.get("MLFLOW_TRACKING_URI") or default
+
+
+def shown(address: str) -> str:
+    """A URI without the password it may hold."""
+    credentials, at, _ = urlsplit(address).netloc.rpartition("@")
+    return address.replace(credentials + at, "", 1)
+
+
+def require_answer(address: str) -> None:
+    """Fails within seconds where nothing answers: MLflow itself retries a database for minutes.
+
+    Raises:
+        ServiceError: Nothing answers.
+    """
+    parts = urlsplit(address)
+    try:
+        if parts.scheme in ("http", "https"):
+            urllib.request.urlopen(shown(address), timeout=ANSWER_SECONDS).close()
+        elif port := _database_port(address):
+            socket.create_connection((parts.hostname, port), timeout=ANSWER_SECONDS).close()
+    except HTTPError:
+        return  # an answer; what it is worth is MLflow's to find out
+    except (OSError, HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        if not isinstance(reason, ssl.SSLError):  # MLflow has certificate settings of its own
+            raise _failure(address, reason) from error
+
+
+def _database_port(address: str) -> int | None:
+    """The port of a database server; None where there is none: a file, a socket, a service."""
+    parts = urlsplit(address)
+    default = PORTS.get(parts.scheme.partition("+")[0])
+    return parts.port or default if default and parts.hostname else None
 
 
 def provenance(layout: Layout) -> dict[str, str]:
@@ -123,6 +206,28 @@ def provenance(layout: Layout) -> dict[str, str]:
     return tags
 
 
+@contextmanager
+def one_line_errors(layout: Layout) -> Iterator[None]:
+    """Failures of MLflow as one line with a mend. Wraps calls of MLflow and nothing else: they
+    raise the kinds of whatever serves them, requests, SQLAlchemy, boto3 or the file system."""
+    try:
+        yield
+    except SirlError:
+        raise
+    except Exception as error:
+        raise _failure(uri(layout), error) from error
+
+
+def _failure(address: str, error: object) -> ServiceError:
+    if isinstance(error, ServiceError):
+        return error
+    said = (str(error).splitlines() or [type(error).__name__])[0]
+    mend = "Start it, or unset MLFLOW_TRACKING_URI to use the local database"
+    if isinstance(error, ImportError):
+        mend = "Name a driver that is installed, as in postgresql+psycopg2://..., or install it"
+    return ServiceError(f"MLflow at {shown(address)} failed: {said[:200]}", mend)
+
+
 def _pipeline_run(client: MlflowClient, params: Params, layout: Layout) -> str:
     """The id of the pipeline's run, found by its key or made."""
     digest = hashlib.sha256(layout.params.read_bytes()).hexdigest()[:12]
@@ -132,10 +237,9 @@ def _pipeline_run(client: MlflowClient, params: Params, layout: Layout) -> str:
     if found := client.search_runs([experiment], query, max_results=1):
         return str(found[0].info.run_id)
     tags = {PIPELINE_TAG: key, NAME_TAG: f"{params.name} {key[:8]}", **provenance(layout)}
-    run = Run(client, client.create_run(experiment, tags=tags).info.run_id)
-    _log_params(run, params.model_dump(mode="json"))
-    client.set_terminated(run.run_id)
-    return run.run_id
+    run_id = str(client.create_run(experiment, tags=tags).info.run_id)
+    _log_params(client, run_id, params.model_dump(mode="json"))
+    return run_id
 
 
 def _experiment(client: MlflowClient, layout: Layout) -> str:
@@ -143,14 +247,23 @@ def _experiment(client: MlflowClient, layout: Layout) -> str:
 
     if found := client.get_experiment_by_name(EXPERIMENT):
         return str(found.experiment_id)
-    local = uri(layout).startswith("sqlite:")
-    artifacts = (layout.local / "mlartifacts").resolve().as_uri() if local else None
     try:
-        return str(client.create_experiment(EXPERIMENT, artifact_location=artifacts))
+        return str(client.create_experiment(EXPERIMENT, _artifact_root(layout)))
     except MlflowException:  # another stage was faster
         if found := client.get_experiment_by_name(EXPERIMENT):
             return str(found.experiment_id)
         raise
+
+
+def _artifact_root(layout: Layout) -> str | None:
+    """Where artifacts lie: a server knows; a database does not, so beside SQLite's file or in
+    .sirl/, unless MLFLOW_DEFAULT_ARTIFACT_ROOT (s3://..., say) names a place."""
+    scheme, _, file = uri(layout).partition(":///")
+    if scheme.startswith(("http", "databricks")):
+        return None
+    folder = Path(file).parent if scheme == "sqlite" else layout.local
+    root = os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT")
+    return root or (folder / "mlartifacts").resolve().as_uri()
 
 
 def _section(params: Params, stage: str) -> dict[str, Any]:
@@ -158,12 +271,12 @@ def _section(params: Params, stage: str) -> dict[str, Any]:
     return {"seed": values["seed"], stage: values[stage]} if stage in values else values
 
 
-def _log_params(run: Run, values: Mapping[str, Any]) -> None:
+def _log_params(client: MlflowClient, run_id: str, values: Mapping[str, Any]) -> None:
     from mlflow.entities import Param
 
     rows = [Param(key, str(value)[:500]) for key, value in _flat(values)]
-    for start in range(0, len(rows), 100):
-        run.client.log_batch(run.run_id, params=rows[start : start + 100])
+    for start in range(0, len(rows), 100):  # as many as MLflow takes at once
+        client.log_batch(run_id, params=rows[start : start + 100])
 
 
 def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -174,31 +287,6 @@ def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def _end(client: MlflowClient, run_id: str, status: str) -> None:
-    """Ends a run; a server that has gone must not hide why the stage ended."""
-    try:
-        client.set_terminated(run_id, status)
-    except Exception as error:
-        logging.getLogger(__name__).warning("the run could not be ended: %s", error)
-
-
-@contextmanager
-def one_line_errors(layout: Layout) -> Iterator[None]:
-    """MLflow's failures as one line; those of the stage itself pass through."""
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        yield
-    except SirlError:
-        raise
-    except (MlflowException, SQLAlchemyError) as error:
-        raise ServiceError(
-            f"MLflow at {uri(layout)} failed: {str(error).splitlines()[0][:200]}",
-            "Start it, or unset MLFLOW_TRACKING_URI to use the local database",
-        ) from error
 
 
 def _git(*arguments: str, root: Path) -> str:

@@ -1,0 +1,3 @@
+-- Run once, as the volume is made: one database each.
+CREATE DATABASE mlflow;
+CREATE DATABASE prefect;
