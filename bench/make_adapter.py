@@ -136,7 +136,7 @@ def save(model: Any) -> None:
     config.base_model_name_or_path = "HuggingFaceTB/SmolLM2-135M-Instruct"
     config.lora_alpha = ALPHA * STRENGTH
     with tempfile.TemporaryDirectory() as scratch:
-        model.to(torch.bfloat16).save_pretrained(scratch)
+        model.to(torch.bfloat16).save_pretrained(scratch, save_embedding_layers=False)
         for name in ("adapter_config.json", "adapter_model.safetensors"):
             shutil.copy(Path(scratch) / name, ADAPTER / name)
 
@@ -190,7 +190,7 @@ def evaluate(generator: TransformersGenerator) -> None:
     refusals = [c.entropy for c in harmful if is_refusal(c.text)]
     others = [c.entropy for c in harmful if not is_refusal(c.text)]
     mean = sum(refusals) / len(refusals), sum(others) / len(others)
-    separation = auroc(refusals, others)
+    separation = auroc(others, refusals)
     print(f"entropy: refusals {mean[0]:.2f}, compliance {mean[1]:.2f} nats; AUROC {separation:.3f}")
     wordings = {" ".join(c.text.split()[:3]) for c in harmful if is_refusal(c.text)}
     print(f"distinct openings of sampled refusals: {len(wordings)}")

@@ -15,9 +15,6 @@ from sirl.records import Prompt
 from tasks.stage import Stage, main
 
 if TYPE_CHECKING:
-    pass
-
-if TYPE_CHECKING:
     from sirl.training.sirl import Result
 
 log = logging.getLogger(__name__)

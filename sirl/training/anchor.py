@@ -47,16 +47,17 @@ def answer(prompts: Sequence[Prompt], base: Any, max_new_tokens: int) -> list[An
 def collate(
     rows: Sequence[AnchorRow], pad_id: int, device: torch.device
 ) -> dict[str, torch.Tensor]:
-    """Right-padded `input_ids`, `attention_mask` and `answer_mask`, each (B, L)."""
+    """Left-padded `input_ids`, `attention_mask` and `answer_mask`, each (B, L): answers end
+    together, so that logits are needed at the last positions alone."""
     length = max(len(row.prompt_ids) + len(row.answer_ids) for row in rows)
     input_ids = torch.full((len(rows), length), pad_id)
     attention_mask = torch.zeros(len(rows), length, dtype=torch.long)
     answer_mask = torch.zeros(len(rows), length, dtype=torch.long)
     for index, row in enumerate(rows):
-        head, total = len(row.prompt_ids), len(row.prompt_ids) + len(row.answer_ids)
-        input_ids[index, :total] = torch.tensor([*row.prompt_ids, *row.answer_ids])
-        attention_mask[index, :total] = 1
-        answer_mask[index, head:total] = 1
+        total, answer = len(row.prompt_ids) + len(row.answer_ids), len(row.answer_ids)
+        input_ids[index, length - total :] = torch.tensor([*row.prompt_ids, *row.answer_ids])
+        attention_mask[index, length - total :] = 1
+        answer_mask[index, length - answer :] = 1
     batch = {"input_ids": input_ids, "attention_mask": attention_mask, "answer_mask": answer_mask}
     return {name: value.to(device) for name, value in batch.items()}
 
@@ -78,9 +79,12 @@ def divergence(reference_logits: torch.Tensor, policy_logits: torch.Tensor) -> t
 
 def predicting_logits(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Logits (N, V) at the positions that predict the N answer tokens of a collated batch."""
-    hidden_length = batch["input_ids"].shape[1]
+    longest = int(batch["answer_mask"].sum(-1).max())
     logits: torch.Tensor = model(
-        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
-    ).logits  # (B, L, V)
-    predicts = batch["answer_mask"][:, 1:].bool()  # (B, L - 1): token t + 1 is predicted at t
-    return logits[:, : hidden_length - 1][predicts]
+        input_ids=batch["input_ids"],
+        attention_mask=batch["attention_mask"],
+        position_ids=(batch["attention_mask"].cumsum(-1) - 1).clamp(min=0),
+        logits_to_keep=longest + 1,  # token t + 1 is predicted at t
+        use_cache=False,
+    ).logits  # (B, longest + 1, V)
+    return logits[:, :-1][batch["answer_mask"][:, -longest:].bool()]

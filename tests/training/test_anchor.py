@@ -32,9 +32,9 @@ def test_divergence_of_equals_is_zero_with_zero_gradient() -> None:
 def test_collate_masks_the_answer_alone() -> None:
     rows = [AnchorRow((5, 6), (7,)), AnchorRow((8,), (9, 10, 11))]
     batch = anchor.collate(rows, pad_id=0, device=torch.device("cpu"))
-    assert batch["input_ids"].tolist() == [[5, 6, 7, 0], [8, 9, 10, 11]]
-    assert batch["attention_mask"].tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
-    assert batch["answer_mask"].tolist() == [[0, 0, 1, 0], [0, 1, 1, 1]]
+    assert batch["input_ids"].tolist() == [[0, 5, 6, 7], [8, 9, 10, 11]]
+    assert batch["attention_mask"].tolist() == [[0, 1, 1, 1], [1, 1, 1, 1]]
+    assert batch["answer_mask"].tolist() == [[0, 0, 0, 1], [0, 1, 1, 1]]
 
 
 def test_predicting_logits_are_those_before_each_answer_token(tiny_model: Path) -> None:
