@@ -139,7 +139,7 @@ def _plan(place: Workplace, to: str | None) -> None:
     need, want, free = sum(parts.values()), plan.disk(shape), plan.free_disk(place.root)
     say(f"model               {shape.parameters / 1e6:,.0f} M parameters")
     say(f"disk                about {plan.gib(want)}, {plan.gib(free)} free{_short(want, free)}")
-    say(f"training memory     about {plan.gib(need)}{_short(need, device.memory)}")
+    say(f"training memory     at least {plan.gib(need)}{_short(need, device.memory)}")
     for part, size in parts.items():
         say(f"  {part:26}{plan.gib(size):>10}")
 

@@ -115,7 +115,7 @@ def machine(project: Path, params: Params) -> Iterator[Finding]:
         yield Finding("memory", f"{plan.gib(device.memory)}; size of the model unknown")
         return
     need = sum(plan.training_memory(shape, params.train).values())
-    found = f"{plan.gib(device.memory)}, training needs about {plan.gib(need)}"
+    found = f"{plan.gib(device.memory)}, training needs at least {plan.gib(need)}"
     mend = "Lower train.micro_batch or train.max_new_tokens, or set train.lora"
     yield Finding("memory", found, mend if need > device.memory else "", needed=False)
     free, want = plan.free_disk(project), plan.disk(shape)

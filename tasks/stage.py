@@ -13,6 +13,7 @@ import os
 import resource
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -56,6 +57,8 @@ def main(name: str, body: Callable[[Stage], None], *, per_model: bool = False) -
     """Runs a stage as a process. Returns the exit code: 0, 2 for an error that the user can mend,
     130 when interrupted. Only a defect, or SIRL_DEBUG, shows a traceback."""
     logging.basicConfig(level="INFO", format="%(asctime)s %(name)s %(message)s", datefmt="%H:%M:%S")
+    if not os.environ.get("SIRL_DEBUG"):  # what libraries say to developers
+        warnings.simplefilter("ignore")
     try:
         role = _role(name, sys.argv[1:], per_model)
         _run(f"{name}@{role}" if role else name, body, role)

@@ -3,10 +3,8 @@ alone."""
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import shutil
-import sys
 from typing import TYPE_CHECKING
 
 from sirl import records
@@ -25,8 +23,6 @@ log = logging.getLogger(__name__)
 def run(stage: Stage) -> None:
     """Trains, then writes model, steps, samples and summary; the resume state is removed last."""
     device = resolve_device(stage.params.runtime.device)
-    if device == "cpu":
-        keep_freed_memory()
     from sirl.training.sirl import Data, train
 
     layout, params = stage.layout, stage.params.train
@@ -59,20 +55,6 @@ def run(stage: Stage) -> None:
     )
     _write(stage, result)
     shutil.rmtree(state, ignore_errors=True)
-
-
-def keep_freed_memory() -> None:
-    """Has glibc keep freed memory for the next tensor. By default it hands every large block back
-    to the system, whose pages then fault in again, thousands of times a step: on two cores a step
-    of the default run took 14.5 s with that and 12.5 s without, at the same peak."""
-    if not sys.platform.startswith("linux"):
-        return
-    trim_threshold, top_pad, mmap_max = -1, -2, -4  # M_TRIM_THRESHOLD and so on of malloc.h
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):  # not every libc has it
-        libc.mallopt(mmap_max, 0)
-        libc.mallopt(trim_threshold, 2**31 - 1)
-        libc.mallopt(top_pad, 2**28)
 
 
 def _prompts(stage: Stage, split: Split) -> list[Prompt]:

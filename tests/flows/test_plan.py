@@ -18,10 +18,10 @@ SMALL = Shape(parameters=1000, layers=2, hidden=8, kv_heads=1, head_size=4, voca
 TRAIN = TrainParams(micro_batch=4, max_prompt_tokens=5, max_new_tokens=7, dtype="bfloat16")
 
 
-def test_full_training_holds_twenty_two_bytes_a_weight_and_a_transient() -> None:
+def test_full_training_holds_twenty_four_bytes_a_weight_and_a_transient() -> None:
     parts = plan.training_memory(SMALL, TRAIN)
     transient = parts.pop("rollout or training pass")
-    assert sum(parts.values()) == (4 + 4 + 8 + 4 + 2) * 1000
+    assert sum(parts.values()) == (4 + 4 + 8 + 4 + 2 + 2) * 1000
     assert transient == plan.pass_bytes(SMALL, TRAIN)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from sirl import config, evaluation, gate, records
 from sirl.generation import Sampling
@@ -91,7 +92,8 @@ def write_run(root: Path, story: Story) -> Layout:
     layout, rng = Layout(root), random.Random(7)
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir()
-    shutil.copy(PARAMS, layout.params)
+    params = config.override(config.read_yaml(PARAMS), ["train.steps=24"])
+    layout.params.write_text(yaml.safe_dump(params), encoding="utf-8")
     outcomes = {role: _judge(layout, role, story, rng) for role in ROLES}
     scores = {role: _capability(layout, role) for role in ROLES}
     for role in ROLES:
