@@ -11,6 +11,7 @@ import errno
 import logging
 import os
 import resource
+import signal
 import sys
 import time
 import warnings
@@ -57,6 +58,8 @@ def main(name: str, body: Callable[[Stage], None], *, per_model: bool = False) -
     """Runs a stage as a process. Returns the exit code: 0, 2 for an error that the user can mend,
     130 when interrupted. Only a defect, or SIRL_DEBUG, shows a traceback."""
     logging.basicConfig(level="INFO", format="%(asctime)s %(name)s %(message)s", datefmt="%H:%M:%S")
+    # In the background of a shell SIGINT is ignored; whoever runs us ends us by it all the same.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if not os.environ.get("SIRL_DEBUG"):  # what libraries say to developers
         warnings.simplefilter("ignore")
     try:

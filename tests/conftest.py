@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,12 @@ CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+
+
+def pytest_configure() -> None:
+    """A shell that starts us in the background has SIGINT ignored, and every child inherits that;
+    tests interrupt their children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def write_tiny_model(folder: Path, *, seed: int = 0) -> Path:
