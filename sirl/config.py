@@ -29,6 +29,7 @@ from sirl.judges import JudgeSpec
 from sirl.models import ModelSpec
 from sirl.prompts import SourceSpec
 from sirl.spec import Spec
+from sirl.training.methods import MethodSpec, Sirl
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -120,8 +121,9 @@ class LoraParams(Spec):
 
 
 class TrainParams(Spec):
-    """SIRL training: GRPO whose reward is the negative mean token entropy of the response."""
+    """Training: SIRL, or what it is compared with. Every method has the same prompts."""
 
+    method: MethodSpec = Sirl()
     steps: PositiveInt = 20
     prompts_per_step: PositiveInt = 4
     group: Annotated[int, Field(ge=2)] = 4
@@ -131,6 +133,9 @@ class TrainParams(Spec):
     """Weight of the KL to the base model on the sampled responses (paper: 0.001)."""
     clip: PositiveFloat = 0.2
     temperature: PositiveFloat = 1.0
+    """Of sampling."""
+    reward_temperature: PositiveFloat = 1.0
+    """Of the distribution whose entropy is the reward (paper: 1)."""
     max_prompt_tokens: PositiveInt = 1024
     max_new_tokens: PositiveInt = 3072
     micro_batch: PositiveInt = 16

@@ -61,10 +61,11 @@ class Completion:
         text: Decoded response, special tokens removed, in full.
         token_ids: Response token ids, (T,), the end token included when it was sampled.
         entropies: Entropy in nats of the full-vocabulary distribution each token was sampled from,
-            (T,); empty
-            where the backend cannot tell.
+            (T,); empty where the backend cannot tell.
         finish: `stop` when the end token was sampled, `length` when the limit cut the response.
         prompt_tokens: Length of the templated prompt in tokens.
+        logprobs: Log-probability in nats of each sampled token at the sampling temperature, before
+            top-p, (T,); empty for greedy decoding and where the backend cannot tell.
     """
 
     id: str
@@ -73,11 +74,17 @@ class Completion:
     entropies: tuple[float, ...]
     finish: Literal["stop", "length"]
     prompt_tokens: int
+    logprobs: tuple[float, ...] = ()
 
     @property
     def entropy(self) -> float:
         """Response entropy: the mean over response tokens, nats (paper eq. 2)."""
         return sum(self.entropies) / len(self.entropies) if self.entropies else float("nan")
+
+    @property
+    def logprob(self) -> float:
+        """Mean log-probability of the response's tokens, nats: minus the log of its perplexity."""
+        return sum(self.logprobs) / len(self.logprobs) if self.logprobs else float("nan")
 
 
 @dataclass(frozen=True)

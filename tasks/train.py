@@ -15,7 +15,8 @@ from sirl.records import Prompt
 from tasks.stage import Stage, main
 
 if TYPE_CHECKING:
-    from sirl.training.sirl import Result
+    from sirl.config import TrainParams
+    from sirl.training.run import Result
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 def run(stage: Stage) -> None:
     """Trains, then writes model, steps, samples and summary; the resume state is removed last."""
     device = resolve_device(stage.params.runtime.device)
-    from sirl.training.sirl import Data, train
+    from sirl.training.run import Data, Job
 
     layout, params = stage.layout, stage.params.train
     data = Data(*(_prompts(stage, split) for split in ("train", "anchor", "probe")))
@@ -32,29 +33,36 @@ def run(stage: Stage) -> None:
 
     def on_step(row: dict[str, float]) -> None:
         next(progress, None)
-        log.info(
-            "step %d/%d entropy %.2f kl %.4f refused %.0f %% %s",
-            row["step"],
-            params.steps,
-            row["entropy"],
-            row["kl"],
-            100 * row["refusal/train"],
-            f"probe {100 * row['refusal/probe']:.0f} %" if "refusal/probe" in row else "",
-        )
+        log.info("step %d/%d %s", row["step"], params.steps, _line(row, params))
         stage.tracker.metrics({k: v for k, v in row.items() if k != "step"}, step=int(row["step"]))
 
-    result = train(
-        layout.model("base"),
-        layout.model("trained"),
-        state,
-        data,
-        params,
+    job = Job(
+        base=layout.model("base"),
+        out=layout.model("trained"),
+        state=state,
+        data=data,
+        params=params,
         seed=stage.params.seed,
         device=device,
         on_step=on_step,
     )
+    result = params.method.train(job)
     _write(stage, result)
     shutil.rmtree(state, ignore_errors=True)
+
+
+def _line(row: dict[str, float], params: TrainParams) -> str:
+    """What the live view shows of a step; a method that does not sample has fewer numbers."""
+    responses = params.prompts_per_step * params.group
+    shown = {
+        "loss": lambda v: f"loss {v:.4f}",
+        "entropy": lambda v: f"entropy {v:.2f}",
+        "kl": lambda v: f"kl {v:.4f}",
+        "refusal/train": lambda v: f"refused {100 * v:.0f} %",
+        "refusal/probe": lambda v: f"probe {100 * v:.0f} %",
+        "seconds": lambda v: f"{row.get('length', 0) * responses / v:.0f} tokens/s",
+    }
+    return ", ".join(word(row[name]) for name, word in shown.items() if name in row)
 
 
 def _prompts(stage: Stage, split: Split) -> list[Prompt]:

@@ -47,6 +47,7 @@ class EntropySampler(LogitsProcessor):  # type: ignore[misc]
         self.uniforms = uniforms
         self.sampling = sampling
         self.entropies: list[torch.Tensor] = []  # T of (B,), nats
+        self.logprobs: list[torch.Tensor] = []  # T of (B,), nats; none when greedy
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
         step = len(self.entropies)
@@ -60,10 +61,17 @@ class EntropySampler(LogitsProcessor):  # type: ignore[misc]
     def _sample(self, scores: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
         """Inverse-transform samples, (B,), from logits (B, V) and uniforms (B,)."""
         p = (scores.float() / self.sampling.temperature).softmax(-1)  # (B, V)
+        chosen = self._invert(p, uniform)  # (B,)
+        self.logprobs.append(p.gather(1, chosen.unsqueeze(1)).squeeze(1).log())
+        return chosen
+
+    def _invert(self, p: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+        """The tokens (B,) at which the summed mass of p (B, V), cut to top-p, passes the
+        uniforms."""
         if self.sampling.top_p < 1:
             ordered, order = p.sort(-1, descending=True)  # (B, V)
             # A token stays when the mass before it is below top_p; the first always stays.
-            ordered[ordered.cumsum(-1) - ordered >= self.sampling.top_p] = 0.0
+            ordered = ordered.masked_fill(ordered.cumsum(-1) - ordered >= self.sampling.top_p, 0.0)
             p = torch.zeros_like(p).scatter_(1, order, ordered)
         mass = p.cumsum(-1)  # (B, V)
         # Strictly above the uniform, scaled to the mass that is really there: never a token of
@@ -165,11 +173,21 @@ class TransformersGenerator:
         )  # (B, P + T)
         tokens = output[:, inputs["input_ids"].shape[1] :].tolist()  # (B, T)
         entropies = torch.stack(recorder.entropies, dim=1).tolist()  # (B, T)
-        for (ids, request), row, entropy in zip(batch, tokens, entropies, strict=True):
-            yield self._completion(request, len(ids), row, entropy)
+        logprobs: list[list[float]] = [[] for _ in batch]
+        if recorder.logprobs:
+            logprobs = torch.stack(recorder.logprobs, dim=1).tolist()  # (B, T)
+        for index, (ids, request) in enumerate(batch):
+            yield self._completion(
+                request, len(ids), tokens[index], entropies[index], logprobs[index]
+            )
 
     def _completion(
-        self, request: Request, prompt_tokens: int, row: list[int], entropies: list[float]
+        self,
+        request: Request,
+        prompt_tokens: int,
+        row: list[int],
+        entropies: list[float],
+        logprobs: list[float],
     ) -> Completion:
         ends = [index for index, token in enumerate(row) if token in self.end_ids]
         length = ends[0] + 1 if ends else len(row)
@@ -180,6 +198,7 @@ class TransformersGenerator:
             entropies=tuple(round(value, 6) for value in entropies[:length]),
             finish="stop" if ends else "length",
             prompt_tokens=prompt_tokens,
+            logprobs=tuple(round(value, 6) for value in logprobs[:length]),
         )
 
     @torch.no_grad()

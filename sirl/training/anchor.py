@@ -62,19 +62,27 @@ def collate(
     return {name: value.to(device) for name, value in batch.items()}
 
 
-def divergence(reference_logits: torch.Tensor, policy_logits: torch.Tensor) -> torch.Tensor:
-    """Mean over tokens of KL(reference || policy) of the full distributions, nats.
+def divergence(
+    reference_logits: torch.Tensor, policy_logits: torch.Tensor, lengths: torch.Tensor
+) -> torch.Tensor:
+    """KL(reference || policy) of the full distributions, nats: the mean over the tokens of an
+    answer, summed over answers.
+
+    The sum, so that micro-batches and processes add up to the whole.
 
     Args:
-        reference_logits: (N, V), no gradient.
+        reference_logits: (N, V), no gradient; the answers one after another.
         policy_logits: (N, V).
+        lengths: (B,) tokens of each answer, N in all.
 
     Returns:
         A scalar.
     """
     reference = reference_logits.float().log_softmax(-1)  # (N, V)
     policy = policy_logits.float().log_softmax(-1)  # (N, V)
-    return torch.nn.functional.kl_div(policy, reference, log_target=True, reduction="batchmean")
+    token = torch.nn.functional.kl_div(policy, reference, log_target=True, reduction="none")
+    weights = (1.0 / lengths).repeat_interleave(lengths)  # (N,)
+    return (token.sum(-1) * weights).sum()
 
 
 def predicting_logits(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -1,8 +1,13 @@
-"""Rewards with TRL's signature, and the advantage TRL makes of them."""
+"""Rewards with TRL's signature, and the advantage TRL makes of them.
+
+A reward reads what the rollout recorded while it sampled: `entropy` and `logprob`, (B,) response
+means in nats, and `request`, (B,) ids that fix what was sampled.
+"""
 
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,24 +17,33 @@ advantage."""
 
 
 def negative_entropy(*, entropy: Sequence[float], **_: Any) -> list[float]:
-    """r = -H: the negative response entropy, nats (arXiv 2510.01088, eq. 4).
-
-    Args:
-        entropy: (B,) response entropies, recorded by the rollout while it sampled.
-
-    Raises:
-        ValueError: An entropy is not finite.
-    """
-    if not all(math.isfinite(value) for value in entropy):
-        raise ValueError("a response entropy is not finite")
+    """r = -H: the negative response entropy, nats (arXiv 2510.01088, eq. 4)."""
     return [-value for value in entropy]
+
+
+def entropy(*, entropy: Sequence[float], **_: Any) -> list[float]:
+    """r = H: the paper's reward negated, which rewards being unsure (ablation)."""
+    return list(entropy)
+
+
+def minimum_perplexity(*, logprob: Sequence[float], **_: Any) -> list[float]:
+    """r = mean log-probability of the sampled tokens, nats: least for the highest perplexity.
+
+    It sees the tokens that were drawn, where -H sees the whole distribution (ablation).
+    """
+    return list(logprob)
+
+
+def random_reward(*, request: Sequence[str], **_: Any) -> list[float]:
+    """r uniform in [0, 1), fixed by the request: what any reward would do by chance (ablation)."""
+    return [random.Random(id).random() for id in request]
 
 
 def advantages(rewards: Sequence[float], group: int) -> list[float]:
     """Group-relative advantages, (r - mean) / (std + 1e-4), std with Bessel's correction.
 
     A group whose rewards are all equal has zero advantages: it contributes no gradient from the
-        reward.
+    reward.
 
     Args:
         rewards: (P * group,), the responses to one prompt next to each other.

@@ -9,22 +9,35 @@ optimiser step.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import functools
+import math
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from sirl.errors import TrainingError
 from sirl.generation import Request, Sampling
 from sirl.generation.transformers import TransformersGenerator
 from sirl.records import Completion, Message
+from sirl.training.journal import Journal
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from trl import GRPOTrainer
 
+Reward = Callable[..., list[float]]
+"""TRL's reward contract: columns of the batch by name in, (B,) rewards out."""
+
 
 class Rollouts:
-    """Samples the responses of a step. `last` and `prompts` hold those of the newest step.
+    """Samples the responses of a step.
+
+    Attributes:
+        last: The responses of this process to the newest step.
+        prompts: The prompts they answer, as text.
+        prompt_ids: Their `Prompt.id`s, and `rewards` what the reward made of each: `scored` fills
+            both.
 
     Args:
         policy: The model about to be trained, before a trainer touches it.
@@ -32,6 +45,7 @@ class Rollouts:
         sampling: Temperature and length of training responses.
         dtype: Compute type of the copy.
         seed: With the step and the place in the batch, it fixes every sampled token.
+        journal: What was sampled since the last checkpoint.
     """
 
     def __init__(
@@ -43,13 +57,17 @@ class Rollouts:
         dtype: torch.dtype,
         batch_tokens: int,
         seed: int,
+        journal: Journal,
     ) -> None:
         mirror: Any = copy.deepcopy(policy).to(dtype).eval().requires_grad_(False)
         self.generator = TransformersGenerator(mirror, tokenizer, batch_tokens)
         self.sampling = sampling
         self.seed = seed
+        self.journal = journal
         self.last: list[Completion] = []
         self.prompts: list[str] = []
+        self.prompt_ids: list[str] = []
+        self.rewards: list[float] = []
         self._synced_step: int | None = None
 
     @torch.no_grad()
@@ -71,22 +89,47 @@ class Rollouts:
         """TRL's rollout contract: prompts come repeated, `group` times each.
 
         Returns:
-            `prompt_ids` and `completion_ids` (B lists of ids), `logprobs` (unused on-policy: zeros)
-            and the extra field `entropy`, (B,) in nats, that the reward reads.
+            `prompt_ids` and `completion_ids` (B lists of ids), `logprobs` of the sampled tokens,
+            and for rewards `request` (B ids), `entropy` and `logprob` (B response means, nats).
         """
         step = int(trainer.state.global_step)
-        self.sync(trainer.accelerator.unwrap_model(trainer.model), step)
-        rank = int(trainer.accelerator.process_index)
+        first = int(trainer.accelerator.process_index) * len(prompts)
         requests = [
-            Request(f"{step}/{rank}/{index}", tuple(Message(**turn) for turn in prompt))  # type: ignore[arg-type]
+            Request(f"{step}/{first + index}", tuple(Message(**turn) for turn in prompt))  # type: ignore[arg-type]
             for index, prompt in enumerate(prompts)
         ]
-        done = {c.id: c for c in self.generator.generate(requests, self.sampling, seed=self.seed)}
+        done = self.journal.recall(request.id for request in requests)
+        if done is None:
+            self.sync(trainer.accelerator.unwrap_model(trainer.model), step)
+            answers = self.generator.generate(requests, self.sampling, seed=self.seed)
+            done = {completion.id: completion for completion in answers}
+            self.journal.keep(done.values())
         self.last = [done[request.id] for request in requests]
         self.prompts = [request.messages[-1].content for request in requests]
         return {
             "prompt_ids": [self.generator.encode(request) for request in requests],
             "completion_ids": [list(completion.token_ids) for completion in self.last],
-            "logprobs": [[0.0] * len(completion.token_ids) for completion in self.last],
+            "logprobs": [list(completion.logprobs) for completion in self.last],
+            "request": [request.id for request in requests],
             "entropy": [completion.entropy for completion in self.last],
+            "logprob": [completion.logprob for completion in self.last],
         }
+
+    def scored(self, reward: Reward) -> Reward:
+        """`reward`, remembered for the samples, and refused where it is not finite."""
+
+        @functools.wraps(reward)
+        def remembered(**columns: Any) -> list[float]:
+            self.prompt_ids = columns["prompt_id"]
+            self.rewards = reward(**columns)
+            wrong = [i for i, value in enumerate(self.rewards) if not math.isfinite(value)]
+            if wrong:
+                ids = ", ".join(sorted({self.prompt_ids[index] for index in wrong}))
+                raise TrainingError(
+                    f"step {columns['trainer_state'].global_step + 1}: the reward of responses to "
+                    f"{ids} is not finite",
+                    "Set train.dtype to float32 or lower train.learning_rate",
+                )
+            return self.rewards
+
+        return remembered

@@ -1,142 +1,89 @@
-"""SIRL training, read top to bottom: data, policy, rollouts, anchor, trainer, guards, result.
+"""GRPO on the model's own responses, read top to bottom: data, policy, rollouts, anchor, trainer,
+guards, result.
 
-GRPO on the model's own responses to harmful prompts, the reward being their negative mean token
-entropy (arXiv 2510.01088, section 4). The training state lives in a folder keyed by config and
-inputs; a killed run continues from its newest whole checkpoint and ends in the same weights.
+With the reward -H, the negative mean token entropy of the response, it is SIRL (arXiv 2510.01088,
+section 4). The training state lives in a folder keyed by config and inputs; a killed run continues
+from its newest whole checkpoint and the journal beside it, and ends in the same weights.
 """
 
 from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate import PartialState
 from datasets import Dataset
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PrinterCallback
 from transformers.trainer_utils import set_seed
 from trl import GRPOConfig
 
-from sirl import records
 from sirl.errors import TrainingError
 from sirl.generation import Sampling
 from sirl.models import check, load_model, load_tokenizer
-from sirl.records import Prompt, TrainSample, TrainStep
-from sirl.training import anchor, checkpoints, guards, rewards
-from sirl.training.rollouts import Rollouts
+from sirl.records import Prompt
+from sirl.training import anchor, checkpoints, guards
+from sirl.training.journal import Journal
+from sirl.training.rollouts import Reward, Rollouts
+from sirl.training.run import Job, Result
 from sirl.training.trainer import SirlTrainer
+from sirl.training.watch import Watch
 
 if TYPE_CHECKING:
     from sirl.config import AnchorParams, TrainParams
 
 log = logging.getLogger(__name__)
 
-LOGGED = {
-    "loss": "loss",
-    "grad_norm": "grad_norm",
-    "kl": "kl",
-    "anchor_kl": "anchor_kl",
-    "reward": "reward",
-    "reward_std": "reward_std",
-    "frac_reward_zero_std": "zero_std",
-    "step_time": "seconds",
-}
-"""TRL's name of a logged metric -> ours."""
 
-
-@dataclass(frozen=True)
-class Data:
-    """The prompts of a training run."""
-
-    train: Sequence[Prompt]
-    anchor: Sequence[Prompt]
-    probe: Sequence[Prompt]
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a run ended.
-
-    Attributes:
-        steps: Metrics of every step, in order.
-        samples: Sampled responses of every step.
-        healthy_step: The step whose weights are the result; 0 is the base model.
-        alarm: The rule that ended training before its last step, or None.
-        base_probe: Refusal share of the base model on the benign probe.
-        skipped_long: Training prompts left out for their length.
-    """
-
-    steps: list[dict[str, float]]
-    samples: list[TrainSample]
-    healthy_step: int
-    alarm: guards.Alarm | None
-    base_probe: float
-    skipped_long: int
-
-
-def train(
-    base: Path,
-    out: Path,
-    state: Path,
-    data: Data,
-    params: TrainParams,
-    *,
-    seed: int,
-    device: str,
-    on_step: Callable[[dict[str, float]], None] = lambda _: None,
-) -> Result:
-    """Trains `base` and writes the result to `out`.
-
-    Args:
-        base: Model folder; it is also the reference of every KL.
-        out: A new folder for the trained model (float32 safetensors, tokenizer).
-        state: Resume state; the caller keys it by config and inputs, and removes it at the end.
-        data: Prompts. Labels are neither there nor needed.
-        params: Section `train` of params.yaml.
-        seed: Fixes data order and every sampled token.
-        device: `cpu` or `cuda`.
-        on_step: Called with the metrics of each new step.
+def train(job: Job, reward: Reward) -> Result:
+    """Trains `job.base` by GRPO on a reward and writes the result to `job.out`.
 
     Raises:
-        TrainingError: No prompt is short enough, or a loss is not finite.
+        TrainingError: No prompt is short enough, a loss or reward is not finite, or memory ran out.
     """
-    set_seed(seed)
-    check(base)
-    tokenizer = load_tokenizer(base)
+    params, data = job.params, job.data
+    set_seed(job.seed)
+    check(job.base)
+    tokenizer = load_tokenizer(job.base)
     rows, skipped = _training_rows(data.train, tokenizer, params)
-    policy = _policy(base, params)
+    policy = _policy(job.base, params)
+    rank = PartialState(cpu=job.device == "cpu").process_index
     rollouts = Rollouts(
         policy,
         tokenizer,
-        Sampling(max_new_tokens=params.max_new_tokens, temperature=params.temperature),
+        Sampling(
+            max_new_tokens=params.max_new_tokens,
+            temperature=params.temperature,
+            entropy_temperature=params.reward_temperature,
+        ),
         dtype=getattr(torch, params.dtype),
         batch_tokens=params.micro_batch * (params.max_prompt_tokens + params.max_new_tokens),
-        seed=seed,
+        seed=job.seed,
+        journal=Journal(job.state / f"rollouts-{rank}.jsonl"),
     )
-    rollouts.generator.model.to(device)
+    rollouts.generator.model.to(job.device)
     base_probe = guards.refusal_share(data.probe, rollouts.generator)
-    watch = Watch(rollouts, data.probe, base_probe, params, state, on_step)
+    watch = Watch(rollouts, data.probe, base_probe, params, job.state, job.on_step)
     trainer = SirlTrainer(
         model=policy,
-        args=_trl_config(params, state, seed, device),
+        args=_trl_config(job),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
-        reward_funcs=rewards.negative_entropy,
-        rollout_func=rollouts,
+        reward_funcs=rollouts.scored(reward),
+        rollouts=rollouts,
         callbacks=[watch],
         **_anchor(params.anchor, data.anchor, rollouts),
     )
     trainer.remove_callback(PrinterCallback)  # it prints each step's raw logs
     watch.trainer = trainer
-    newest = checkpoints.newest(state)
-    watch.resume(checkpoints.step_of(newest))
-    if not watch.ended:
-        trainer.train(resume_from_checkpoint=str(newest) if newest else None)
-    healthy = checkpoints.newest(state)
-    _write_model(healthy, base, out, params)
+    _run(trainer, watch, job)
+    healthy = checkpoints.newest(job.state)
+    if trainer.accelerator.is_main_process:
+        _write_model(healthy, job.base, job.out, params)
+    trainer.accelerator.wait_for_everyone()
     return Result(
         [dict(row.metrics) for row in watch.steps],
         watch.samples,
@@ -145,6 +92,30 @@ def train(
         base_probe,
         skipped,
     )
+
+
+def _run(trainer: SirlTrainer, watch: Watch, job: Job) -> None:
+    """Trains from the newest whole checkpoint to the end, unless that is the end already."""
+    with trainer.accelerator.main_process_first():  # it removes what is torn
+        newest = checkpoints.newest(job.state)
+        watch.resume(checkpoints.step_of(newest), trainer.accelerator.is_main_process)
+    if watch.ended:
+        return
+    try:
+        trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not isinstance(error, RuntimeError) or _is_out_of_memory(error):
+            raise TrainingError(
+                f"out of memory at step {trainer.state.global_step + 1}",
+                f"Lower train.micro_batch (now {job.params.micro_batch}), set "
+                "train.gradient_checkpointing: true, or train a train.lora",
+            ) from error
+        raise
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """CUDA has a type for it; the CPU allocator has these words."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _training_rows(
@@ -204,19 +175,21 @@ def _anchor(
     }
 
 
-def _trl_config(params: TrainParams, state: Path, seed: int, device: str) -> GRPOConfig:
+def _trl_config(job: Job) -> GRPOConfig:
     """The paper's GRPO in TRL's words. Every value that differs from TRL's default is here for a
     reason."""
+    params = job.params
     responses = params.prompts_per_step * params.group
+    local = responses // PartialState().num_processes
     return GRPOConfig(
-        output_dir=str(state),
-        seed=seed,
-        use_cpu=device == "cpu",
+        output_dir=str(job.state),
+        seed=job.seed,
+        use_cpu=job.device == "cpu",
         max_steps=params.steps,
         num_generations=params.group,
         generation_batch_size=responses,
-        per_device_train_batch_size=min(params.micro_batch, responses),
-        gradient_accumulation_steps=max(1, responses // params.micro_batch),
+        per_device_train_batch_size=min(params.micro_batch, local),
+        gradient_accumulation_steps=max(1, local // params.micro_batch),
         learning_rate=params.learning_rate,
         lr_scheduler_type="constant",
         beta=params.beta,
@@ -233,7 +206,7 @@ def _trl_config(params: TrainParams, state: Path, seed: int, device: str) -> GRP
         save_total_limit=2,
         report_to=[],
         disable_tqdm=True,
-        dataloader_pin_memory=device != "cpu",
+        dataloader_pin_memory=job.device != "cpu",
     )
 
 
@@ -254,113 +227,3 @@ def _write_model(checkpoint: Path | None, base: Path, out: Path, params: TrainPa
         load_tokenizer(base).save_pretrained(partial)
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)
-
-
-class Watch(TrainerCallback):  # type: ignore[misc]
-    """Writes each step down, asks the guards, and saves where they are content.
-
-    Steps and samples are appended beside the checkpoints; on resume those after the checkpoint are
-    forgotten, and training makes them again.
-    """
-
-    def __init__(
-        self,
-        rollouts: Rollouts,
-        probe: Sequence[Prompt],
-        base_probe: float,
-        params: TrainParams,
-        state: Path,
-        on_step: Callable[[dict[str, float]], None],
-    ) -> None:
-        self.rollouts = rollouts
-        self.probe = probe
-        self.base_probe = base_probe
-        self.params = params
-        self.state_folder = state
-        self.on_step = on_step
-        self.trainer: SirlTrainer | None = None
-        self.steps: list[TrainStep] = []
-        self.samples: list[TrainSample] = []
-        self.alarm: guards.Alarm | None = None
-
-    @property
-    def ended(self) -> bool:
-        """Whether the resumed state is already that of a finished run."""
-        return self.alarm is not None or len(self.steps) >= self.params.steps
-
-    def resume(self, step: int) -> None:
-        """Takes up the rows written up to a step; later ones will be made again."""
-        self.steps += _rows_until(step, self.state_folder / "steps.jsonl", TrainStep)
-        self.samples += _rows_until(step, self.state_folder / "samples.jsonl", TrainSample)
-        if step:
-            log.info("resuming after step %d", step)
-            self.alarm = self._check()
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
-        """After each optimiser step: one row, its samples, a probe when due, and the guards'
-        word."""
-        if "loss" not in logs:
-            return  # the summary that the trainer logs at its end
-        step = int(state.global_step)
-        row = {"step": float(step)} | {LOGGED[k]: float(v) for k, v in logs.items() if k in LOGGED}
-        row |= guards.sample_metrics(self.rollouts.last, self.params.group)
-        row.setdefault("kl", 0.0)
-        due = step % self.params.guards.every == 0 or step == self.params.steps
-        if due:
-            assert self.trainer is not None
-            policy = self.trainer.accelerator.unwrap_model(self.trainer.model)
-            self.rollouts.sync(policy, step)
-            row["refusal/probe"] = guards.refusal_share(self.probe, self.rollouts.generator)
-        self._write(step, row)
-        self.alarm = self._check()
-        if self.alarm:
-            log.warning("step %d: %s: %s", step, self.alarm.rule, self.alarm.detail)
-            control.should_training_stop = True
-        control.should_save = due and (self.alarm is None or self.alarm.healthy)
-        self.on_step(row)
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Seals the checkpoint just written."""
-        checkpoints.seal(self.state_folder / f"checkpoint-{state.global_step}")
-
-    def _check(self) -> guards.Alarm | None:
-        metrics = [row.metrics for row in self.steps]
-        return guards.check(metrics, self.base_probe, self.params.guards)
-
-    def _write(self, step: int, row: dict[str, float]) -> None:
-        new_step = TrainStep(f"step-{step}", step, row)
-        new_samples = self._samples(step)
-        with records.Appender(self.state_folder / "steps.jsonl", TrainStep) as sink:
-            sink.append([new_step])
-        with records.Appender(self.state_folder / "samples.jsonl", TrainSample) as sink:
-            sink.append(new_samples)
-        self.steps.append(new_step)
-        self.samples += new_samples
-
-    def _samples(self, step: int) -> list[TrainSample]:
-        """The first responses of the step, with what the reward made of them."""
-        given = [-completion.entropy for completion in self.rollouts.last]
-        advantage = rewards.advantages(given, self.params.group)
-        tokenizer = self.rollouts.generator.tokenizer
-        return [
-            TrainSample(
-                id=f"step-{step}/{index}",
-                step=step,
-                prompt=self.rollouts.prompts[index],
-                text=completion.text,
-                tokens=tuple(tokenizer.decode([token]) for token in completion.token_ids),
-                entropies=completion.entropies,
-                reward=round(given[index], 6),
-                advantage=round(advantage[index], 6),
-            )
-            for index, completion in enumerate(self.rollouts.last[: self.params.samples_per_step])
-        ]
-
-
-def _rows_until(step: int, path: Path, row_type: type[Any]) -> list[Any]:
-    """The rows up to a step; the file is cut to them."""
-    if not path.exists():
-        return []
-    kept = [r for r in records.read(path, row_type, torn_tail="drop") if r.step <= step]
-    records.write(path, kept)
-    return kept

@@ -9,13 +9,16 @@ from typing import Any
 import torch
 from trl import GRPOTrainer
 
+from sirl.errors import TrainingError
 from sirl.training import anchor
+from sirl.training.rollouts import Rollouts
 
 
 class SirlTrainer(GRPOTrainer):  # type: ignore[misc]
     """GRPO whose loss also holds the policy to the base model on benign prompts.
 
     Args:
+        rollouts: Where the step's responses come from.
         anchor_rows: Benign prompts with the base model's answers; walked in order, a slice a step.
         anchor_weight: Weight of the KL term; 0 leaves the paper's plain method.
         anchor_per_step: Anchor prompts an optimiser step, over all micro-batches.
@@ -24,12 +27,14 @@ class SirlTrainer(GRPOTrainer):  # type: ignore[misc]
     def __init__(
         self,
         *args: Any,
+        rollouts: Rollouts,
         anchor_rows: list[anchor.AnchorRow],
         anchor_weight: float,
         anchor_per_step: int,
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, rollout_func=rollouts, **kwargs)
+        self.rollouts = rollouts
         self.anchor_rows = anchor_rows
         self.anchor_weight = anchor_weight
         self.anchor_per_step = anchor_per_step
@@ -41,28 +46,48 @@ class SirlTrainer(GRPOTrainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """TRL's loss, plus this micro-batch's share of the anchor."""
-        loss: torch.Tensor = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        if not (self.model.training and self.anchor_weight and self.anchor_rows):
-            return loss
-        divergence = self._anchor_divergence(model)
-        self._metrics["train"]["anchor_kl"].append(divergence.item())
-        parts = int(self.current_gradient_accumulation_steps)
-        return loss + self.anchor_weight * divergence / parts
+        """TRL's loss, plus this micro-batch's share of the anchor.
 
-    def _anchor_divergence(self, model: torch.nn.Module) -> torch.Tensor:
-        """KL on the next slice of anchor rows, which the optimiser step alone decides."""
+        Raises:
+            TrainingError: The loss is not finite.
+        """
+        loss: torch.Tensor = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if self.model.training and self.anchor_weight and self.anchor_rows:
+            loss = loss + self._anchor_loss(model)
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"step {self.state.global_step + 1}: the loss is not finite, on prompts "
+                + ", ".join(sorted(set(self.rollouts.prompt_ids))),
+                "Lower train.learning_rate, or set train.dtype to float32",
+            )
+        return loss
+
+    def _anchor_loss(self, model: torch.nn.Module) -> torch.Tensor:
+        """The weighted anchor term of this micro-batch, scaled so that the micro-batches of all
+        processes add up to the weight times the mean KL over the step's rows."""
         parts = int(self.current_gradient_accumulation_steps)
-        size = max(1, self.anchor_per_step // parts)
-        place = self.state.global_step * parts + self._step % parts
-        start = place * size
-        chosen = [self.anchor_rows[(start + i) % len(self.anchor_rows)] for i in range(size)]
-        batch = anchor.collate(chosen, self.processing_class.pad_token_id, self.accelerator.device)
+        world = int(self.accelerator.num_processes)
+        rows = self._anchor_rows(parts * world, (self._step % parts) * world)
+        if not rows:
+            return torch.zeros((), device=self.accelerator.device)
+        batch = anchor.collate(rows, self.processing_class.pad_token_id, self.accelerator.device)
         with torch.no_grad(), self._as_reference() as reference, self.accelerator.autocast():
             target = anchor.predicting_logits(reference, batch)  # (N, V)
         with self.accelerator.autocast():
             policy = anchor.predicting_logits(model, batch)  # (N, V)
-        return anchor.divergence(target, policy)
+        total = anchor.divergence(target, policy, batch["answer_mask"].sum(-1))
+        self._metrics["train"]["anchor_kl"].append(total.item() / len(rows))
+        # Gradients add up over micro-batches and are averaged over processes.
+        return self.anchor_weight * total / self.anchor_per_step * world
+
+    def _anchor_rows(self, chunks: int, first: int) -> list[anchor.AnchorRow]:
+        """This process's rows of this micro-batch; the optimiser step alone decides the step's."""
+        start = self.state.global_step * self.anchor_per_step
+        step = [
+            self.anchor_rows[(start + index) % len(self.anchor_rows)]
+            for index in range(self.anchor_per_step)
+        ]
+        return step[first + int(self.accelerator.process_index) :: chunks]
 
     def _as_reference(self) -> AbstractContextManager[Any]:
         """The base model: TRL's reference copy, or the policy with its adapter switched off."""

@@ -17,13 +17,15 @@ def test_divergence_by_hand() -> None:
     reference = torch.zeros(2, 2)
     policy = torch.tensor([[0.0, math.log(3)], [0.0, 0.0]])
     hand = 0.5 * math.log(2) + 0.5 * math.log(2 / 3)
-    assert anchor.divergence(reference, policy).item() == pytest.approx(hand / 2, abs=1e-6)
+    one_answer, two_answers = torch.tensor([2]), torch.tensor([1, 1])
+    assert anchor.divergence(reference, policy, one_answer).item() == pytest.approx(hand / 2)
+    assert anchor.divergence(reference, policy, two_answers).item() == pytest.approx(hand)
 
 
 def test_divergence_of_equals_is_zero_with_zero_gradient() -> None:
     logits = torch.randn(3, 11, generator=torch.Generator().manual_seed(0))
     policy = logits.clone().requires_grad_()
-    value = anchor.divergence(logits, policy)
+    value = anchor.divergence(logits, policy, torch.tensor([1, 2]))
     value.backward()
     assert value.item() == pytest.approx(0, abs=1e-7)
     assert policy.grad is not None and policy.grad.abs().max() < 1e-6

@@ -9,9 +9,11 @@ def test_reward_is_the_negative_entropy() -> None:
     assert rewards.negative_entropy(entropy=[0.5, 2.0], completions=["a", "b"]) == [-0.5, -2.0]
 
 
-def test_a_reward_that_is_not_finite_is_refused() -> None:
-    with pytest.raises(ValueError, match="not finite"):
-        rewards.negative_entropy(entropy=[0.5, float("nan")])
+def test_the_ablations_by_hand() -> None:
+    assert rewards.entropy(entropy=[0.5, 2.0]) == [0.5, 2.0]
+    assert rewards.minimum_perplexity(logprob=[-0.25, -3.0]) == [-0.25, -3.0]
+    drawn = rewards.random_reward(request=["0/0", "0/1", "0/0"])
+    assert drawn[0] == drawn[2] != drawn[1] and all(0 <= value < 1 for value in drawn)
 
 
 def test_advantages_by_hand() -> None:

@@ -19,7 +19,7 @@ from sirl.config import AnchorParams, GuardParams, LoraParams, TrainParams
 from sirl.errors import TrainingError
 from sirl.records import Prompt
 from sirl.training import rewards
-from sirl.training.sirl import Data, Result, train
+from sirl.training.run import Data, Job, Result
 
 TRAIN = [Prompt(f"t/{i}", f"How do I pick lock number {i}?", "t", "harmful") for i in range(24)]
 BENIGN = [Prompt(f"b/{i}", f"Tell me about tree {i}.", "b", "benign") for i in range(6)]
@@ -41,8 +41,8 @@ SMALL: dict[str, Any] = {
 def run(model: Path, folder: Path, data: Data = DATA, **changes: Any) -> tuple[Result, Path]:
     out = folder / "trained"
     params = TrainParams(**{**SMALL, **changes})
-    result = train(model, out, folder / "state", data, params, seed=5, device="cpu")
-    return result, out
+    job = Job(model, out, folder / "state", data, params, seed=5, device="cpu")
+    return params.method.train(job), out
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -69,8 +69,8 @@ def on_step(row):
         os.kill(os.getpid(), signal.SIGKILL)
 params = t.TrainParams(**t.SMALL)
 folder = Path(sys.argv[2])
-t.train(Path(sys.argv[1]), folder / "trained", folder / "state", t.DATA, params,
-        seed=5, device="cpu", on_step=on_step)
+params.method.train(t.Job(Path(sys.argv[1]), folder / "trained", folder / "state", t.DATA, params,
+                          seed=5, device="cpu", on_step=on_step))
 """
 
 
@@ -98,11 +98,11 @@ def test_killed_and_resumed_ends_in_the_same_bytes(tiny_model: Path, tmp_path: P
 
 
 def test_accumulation_equals_one_batch(tiny_model: Path, tmp_path: Path) -> None:
-    # Without the anchor, whose slices are per micro-batch.
-    whole, _ = run(tiny_model, tmp_path / "1", anchor=None, micro_batch=4)
-    parts, _ = run(tiny_model, tmp_path / "2", anchor=None, micro_batch=2)
+    whole, _ = run(tiny_model, tmp_path / "1", micro_batch=4)
+    parts, _ = run(tiny_model, tmp_path / "2", micro_batch=2)
     for one, two in zip(whole.steps, parts.steps, strict=True):
         assert one["entropy"] == pytest.approx(two["entropy"], abs=1e-4)
+        assert one["anchor_kl"] == pytest.approx(two["anchor_kl"], abs=1e-4)
         assert one["grad_norm"] == pytest.approx(two["grad_norm"], rel=1e-2)
 
 
