@@ -53,16 +53,18 @@ def run(stage: Stage) -> None:
 
 def _line(row: dict[str, float], params: TrainParams) -> str:
     """What the live view shows of a step; a method that does not sample has fewer numbers."""
-    responses = params.prompts_per_step * params.group
-    shown = {
-        "loss": lambda v: f"loss {v:.4f}",
-        "entropy": lambda v: f"entropy {v:.2f}",
-        "kl": lambda v: f"kl {v:.4f}",
-        "refusal/train": lambda v: f"refused {100 * v:.0f} %",
-        "refusal/probe": lambda v: f"probe {100 * v:.0f} %",
-        "seconds": lambda v: f"{row.get('length', 0) * responses / v:.0f} tokens/s",
-    }
-    return ", ".join(word(row[name]) for name, word in shown.items() if name in row)
+    shown = [
+        ("loss", "loss {:.4f}", 1.0),
+        ("entropy", "entropy {:.2f}", 1.0),
+        ("kl", "kl {:.4f}", 1.0),
+        ("refusal/train", "refused {:.0f} %", 100.0),
+        ("refusal/probe", "probe {:.0f} %", 100.0),
+    ]
+    words = [word.format(scale * row[name]) for name, word, scale in shown if name in row]
+    if "length" in row and "seconds" in row:
+        tokens = row["length"] * params.prompts_per_step * params.group
+        words.append(f"{tokens / row['seconds']:.0f} tokens/s")
+    return ", ".join(words)
 
 
 def _prompts(stage: Stage, split: Split) -> list[Prompt]:
