@@ -124,6 +124,8 @@ class TrainParams(Spec):
     """Training: SIRL, or what it is compared with. Every method has the same prompts."""
 
     method: MethodSpec = Sirl()
+    launch: Path | None = None
+    """An accelerate config (infra/accelerate/) for several processes; null is this one alone."""
     steps: PositiveInt = 20
     prompts_per_step: PositiveInt = 4
     group: Annotated[int, Field(ge=2)] = 4

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 def run(stage: Stage) -> None:
     """Trains, then writes model, steps, samples and summary; the resume state is removed last."""
     device = resolve_device(stage.params.runtime.device)
+    from sirl.training.launched import launch
     from sirl.training.run import Data, Job
 
     layout, params = stage.layout, stage.params.train
@@ -46,7 +47,7 @@ def run(stage: Stage) -> None:
         device=device,
         on_step=on_step,
     )
-    result = params.method.train(job)
+    result = launch(job, params.launch) if params.launch else params.method.train(job)
     _write(stage, result)
     shutil.rmtree(state, ignore_errors=True)
 

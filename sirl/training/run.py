@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from sirl.config import TrainParams
-    from sirl.records import Prompt, TrainSample
-    from sirl.training.guards import Alarm
+from sirl.config import TrainParams
+from sirl.records import Prompt, TrainSample
+from sirl.training.guards import Alarm
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from sirl import records
 from sirl.config import AnchorParams, GuardParams, LoraParams, TrainParams
 from sirl.errors import TrainingError
+from sirl.generation.transformers import TransformersGenerator
 from sirl.records import Prompt
 from sirl.training import rewards
 from sirl.training.run import Data, Job, Result
@@ -65,7 +66,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[4])
 import test_train as t
 def on_step(row):
-    if row["step"] == 3:
+    if row["step"] == int(sys.argv[3]):
         os.kill(os.getpid(), signal.SIGKILL)
 params = t.TrainParams(**t.SMALL)
 folder = Path(sys.argv[2])
@@ -74,27 +75,75 @@ params.method.train(t.Job(Path(sys.argv[1]), folder / "trained", folder / "state
 """
 
 
-def test_killed_and_resumed_ends_in_the_same_bytes(tiny_model: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def undisturbed(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
+    return run(tiny_model, tmp_path_factory.mktemp("undisturbed"))
+
+
+def timeless(result: Result) -> list[dict[str, float]]:
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in result.steps]
+
+
+def kill(model: Path, folder: Path, step: int) -> None:
+    """Trains in a process of its own, which kills itself after a step."""
     here = Path(__file__)
-    arguments = [str(tiny_model), str(tmp_path / "killed"), "x", str(here.parent)]
     environment = os.environ | {
         "OMP_NUM_THREADS": str(torch.get_num_threads()),
         "PYTHONPATH": str(here.parents[2]),
     }
+    arguments = [str(model), str(folder), str(step), str(here.parent)]
     process = subprocess.run(
         [sys.executable, "-c", KILLED, *arguments], env=environment, capture_output=True, text=True
     )
     assert process.returncode == -signal.SIGKILL, process.stderr
-    assert not (tmp_path / "killed" / "trained").exists()
-    resumed, killed_out = run(tiny_model, tmp_path / "killed")
-    undisturbed, out = run(tiny_model, tmp_path / "undisturbed")
-    assert records.digest_folder(killed_out) == records.digest_folder(out)
-    assert resumed.samples == undisturbed.samples
-    timeless = [
-        [{k: v for k, v in row.items() if k != "seconds"} for row in result.steps]
-        for result in (resumed, undisturbed)
-    ]
-    assert timeless[0] == timeless[1]
+    assert not (folder / "trained").exists()
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])  # before, at and after the checkpoint of step 2
+def test_killed_and_resumed_ends_in_the_same_bytes_and_samples_nothing_again(
+    step: int,
+    tiny_model: Path,
+    tmp_path: Path,
+    undisturbed: tuple[Result, Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kill(tiny_model, tmp_path, step)
+    sampled: list[str] = []
+    generate = TransformersGenerator.generate
+
+    def spied(self: Any, requests: Any, sampling: Any, **seed: int) -> Any:
+        chats = list(requests)
+        sampled.extend(chat.id for chat in chats if sampling.temperature)
+        return generate(self, chats, sampling, **seed)
+
+    monkeypatch.setattr(TransformersGenerator, "generate", spied)
+    resumed, out = run(tiny_model, tmp_path)
+    assert sampled == [f"{done}/{index}" for done in range(step, 4) for index in range(4)]
+    assert records.digest_folder(out) == records.digest_folder(undisturbed[1])
+    assert resumed.samples == undisturbed[0].samples
+    assert timeless(resumed) == timeless(undisturbed[0])
+
+
+def test_a_tampered_checkpoint_is_refused_and_the_one_before_used(
+    tiny_model: Path,
+    tmp_path: Path,
+    undisturbed: tuple[Result, Path],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    run(tiny_model, tmp_path)
+    with (tmp_path / "state" / "checkpoint-4" / "model.safetensors").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x01")
+    resumed, out = run(tiny_model, tmp_path)
+    assert "checkpoint-4 is torn or was changed; the one before is used" in caplog.text
+    assert records.digest_folder(out) == records.digest_folder(undisturbed[1])
+    assert timeless(resumed) == timeless(undisturbed[0])
+
+
+def test_disk_use_is_bounded(tiny_model: Path, tmp_path: Path) -> None:
+    run(tiny_model, tmp_path, steps=6, guards=GuardParams(every=1, min_mean_tokens=0))
+    kept = sorted(path.name for path in (tmp_path / "state").glob("*[0-9s]*"))
+    assert kept == ["checkpoint-5", "checkpoint-6", "samples.jsonl", "steps.jsonl"]
 
 
 def test_accumulation_equals_one_batch(tiny_model: Path, tmp_path: Path) -> None:

@@ -1,0 +1,147 @@
+"""What cures over-refusal, and what does the cure cost? Trains and attacks one model a variant and
+seed, on the prompts and the base model of the last `make run`.
+
+    python -m bench.anchor_study                       every variant, three seeds
+    python -m bench.anchor_study -v plain -s 1         one cell
+    python -m bench.anchor_study --table               the table and the plot of what is there
+
+A cell is a line of bench/results/anchors.jsonl: a killed study goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sirl import config, evaluation, records
+from sirl.config import Params
+from sirl.layout import Layout
+from sirl.records import Appender, Prompt, Transcript
+from sirl.report import wordings
+from tasks.stage import bound_threads
+
+log = logging.getLogger(__name__)
+
+RESULTS = Path(__file__).parent / "results" / "anchors.jsonl"
+VARIANTS: dict[str, list[str]] = {
+    "base": [],
+    "plain": ["train.anchor=null"],
+    "default": [],
+}
+"""Variant -> settings over params.yaml; the guards watch but do not stop."""
+UNGUARDED = ["train.guards.benign_refusal_rise=1", "train.guards.harmful_refusal_enough=1"]
+EVALUATION = ["attack.behaviours=100", "attack.attacked=24", "attack.benign=120"]
+
+
+def prompts(layout: Layout, split: Any) -> list[Prompt]:
+    """The prompts of a split."""
+    return list(records.read(layout.prompts(split), Prompt))
+
+
+def measure(model: Path, params: Params, layout: Layout, folder: Path) -> dict[str, Any]:
+    """Attacks a model as the pipeline does and sums up."""
+    behaviours, benign = prompts(layout, "behaviours"), prompts(layout, "benign")
+    behaviours, benign = behaviours[: params.attack.behaviours], benign[: params.attack.benign]
+    shards = evaluation.plan(params.attack, behaviours, benign)
+    path = folder / "transcripts.jsonl"
+    target = params.backend.open(model, "cpu")
+    with Appender(path, Transcript) as out:
+        for _ in evaluation.run_attacks(
+            shards, target, params.attack.sampling, out, seed=params.seed
+        ):
+            pass
+    transcripts = list(records.read(path, Transcript))
+    judge = params.judge.judges[0]
+    verdicts = list(judge.judge(transcripts))
+    summary = evaluation.summarise(
+        transcripts, verdicts, judge=judge.name, sampling=params.attack.sampling
+    )
+    outcomes = {verdict.transcript_id: verdict.outcome for verdict in verdicts}
+    direct = [t for t in transcripts if t.attack == "direct"]
+    return {
+        "direct": summary["direct"]["rate"],
+        "attacked": summary["attacked"]["mean"],
+        "benign": summary["benign"]["rate"],
+        "wordings": wordings.count(direct, outcomes).distinct,
+        "attacks": {name: group["rate"] for name, group in summary["attacks"].items()},
+    }
+
+
+def cell(variant: str, settings: Sequence[str], seed: int, layout: Layout) -> dict[str, Any]:
+    """Trains one variant with one seed and measures it."""
+    from sirl.training.run import Data, Job
+
+    params = config.load(layout.params, [*EVALUATION, *UNGUARDED, *settings])
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder, model, steps = Path(scratch), layout.model("base"), []
+        if variant != "base":
+            data = Data(*(prompts(layout, split) for split in ("train", "anchor", "probe")))
+            model = folder / "trained"
+            job = Job(
+                layout.model("base"),
+                model,
+                folder / "state",
+                data,
+                params.train,
+                seed,
+                "cpu",
+                on_step=lambda row: log.info("%s/%d %s", variant, seed, _short(row)),
+            )
+            steps = params.train.method.train(job).steps
+        trained = time.monotonic()
+        row = measure(model, params, layout, folder)
+    return {
+        "id": f"{variant}/{seed}",
+        "variant": variant,
+        "seed": seed,
+        "settings": list(settings),
+        **row,
+        "step_seconds": (trained - started) / max(1, len(steps)),
+        "last": steps[-1] if steps else {},
+    }
+
+
+def _short(row: dict[str, float]) -> str:
+    names = ("step", "entropy", "kl", "anchor_kl", "refusal/train", "refusal/probe", "seconds")
+    return " ".join(f"{name} {row[name]:.3g}" for name in names if name in row)
+
+
+def finished() -> dict[str, dict[str, Any]]:
+    """The cells that are there, by id."""
+    if not RESULTS.exists():
+        return {}
+    return {row["id"]: row for row in map(json.loads, RESULTS.read_text().splitlines())}
+
+
+def main() -> None:
+    """Runs the missing cells, then prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("-v", "--variants", nargs="+", default=list(VARIANTS))
+    parser.add_argument("-s", "--seeds", nargs="+", type=int, default=[1, 2, 3])
+    parser.add_argument("--set", nargs="+", default=[], help="settings of a variant of your own")
+    parser.add_argument("--root", type=Path, default=Path(), help="where artifacts/ is")
+    arguments = parser.parse_args()
+    logging.basicConfig(level="INFO", format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("httpx").setLevel("WARNING")
+    bound_threads(0)
+    layout = Layout(arguments.root)
+    for variant in arguments.variants:
+        for seed in [0] if variant == "base" else arguments.seeds:
+            if f"{variant}/{seed}" in finished():
+                continue
+            row = cell(variant, [*VARIANTS.get(variant, []), *arguments.set], seed, layout)
+            RESULTS.parent.mkdir(exist_ok=True)
+            with RESULTS.open("a") as out:
+                out.write(json.dumps(row) + "\n")
+            log.info("%s", {k: v for k, v in row.items() if k not in ("settings", "last")})
+
+
+if __name__ == "__main__":
+    main()
