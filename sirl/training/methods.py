@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat
 
 from sirl.spec import Spec
 
@@ -17,12 +17,14 @@ class Sirl(Spec):
     """The paper's method: GRPO whose reward is the negative response entropy."""
 
     name: Literal["sirl"] = "sirl"
+    entropy_floor: NonNegativeFloat = 0.0
+    """Nats below which a response is sure enough and lower entropy earns no more (paper: 0)."""
 
     def train(self, job: Job) -> Result:
         """See `sirl.training.sirl.train`."""
         from sirl.training import rewards, sirl
 
-        return sirl.train(job, rewards.negative_entropy)
+        return sirl.train(job, rewards.negative_entropy(self.entropy_floor))
 
 
 class NegatedEntropy(Spec):

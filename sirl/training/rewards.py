@@ -8,17 +8,30 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+
+Reward = Callable[..., list[float]]
+"""TRL's reward contract: columns of the batch by name in, (B,) rewards out."""
 
 STD_FLOOR = 1e-4
 """TRL adds it to the group's standard deviation, so that a group of equal rewards yields zero
 advantage."""
 
 
-def negative_entropy(*, entropy: Sequence[float], **_: Any) -> list[float]:
-    """r = -H: the negative response entropy, nats (arXiv 2510.01088, eq. 4)."""
-    return [-value for value in entropy]
+def negative_entropy(floor: float = 0.0) -> Reward:
+    """r = -max(H, floor): the negative response entropy, nats (arXiv 2510.01088, eq. 4).
+
+    Args:
+        floor: Nats below which a response is sure enough. 0 is the paper. Above it, a group that is
+            all sure refusals has equal rewards and so no gradient: what is learnt already is not
+            pushed on into one stock sentence and into refusing everything.
+    """
+
+    def reward(*, entropy: Sequence[float], **_: Any) -> list[float]:
+        return [-max(value, floor) for value in entropy]
+
+    return reward
 
 
 def entropy(*, entropy: Sequence[float], **_: Any) -> list[float]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,13 +21,11 @@ from sirl.generation import Request, Sampling
 from sirl.generation.transformers import TransformersGenerator
 from sirl.records import Completion, Message
 from sirl.training.journal import Journal
+from sirl.training.rewards import Reward
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from trl import GRPOTrainer
-
-Reward = Callable[..., list[float]]
-"""TRL's reward contract: columns of the batch by name in, (B,) rewards out."""
 
 
 class Rollouts:

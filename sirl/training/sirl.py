@@ -27,7 +27,8 @@ from sirl.models import check, load_model, load_tokenizer
 from sirl.records import Prompt
 from sirl.training import anchor, checkpoints, guards
 from sirl.training.journal import Journal
-from sirl.training.rollouts import Reward, Rollouts
+from sirl.training.rewards import Reward
+from sirl.training.rollouts import Rollouts
 from sirl.training.run import Job, Result
 from sirl.training.trainer import SirlTrainer
 from sirl.training.watch import Watch
@@ -180,7 +181,14 @@ def _trl_config(job: Job) -> GRPOConfig:
     reason."""
     params = job.params
     responses = params.prompts_per_step * params.group
-    local = responses // PartialState().num_processes
+    processes = PartialState().num_processes
+    local = responses // processes  # of this process
+    if responses % processes or (local > params.micro_batch and local % params.micro_batch):
+        raise TrainingError(
+            f"prompts_per_step x group = {responses} does not split over {processes} processes in "
+            f"micro-batches of {params.micro_batch}",
+            "Change train.prompts_per_step or train.micro_batch",
+        )
     return GRPOConfig(
         output_dir=str(job.state),
         seed=job.seed,

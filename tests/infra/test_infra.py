@@ -151,6 +151,7 @@ def test_compose_itself_takes_the_files() -> None:
     ("name", "machines", "processes", "kind"),
     [
         ("cpu", 1, 1, "NO"),
+        ("cpu2", 1, 2, "MULTI_CPU"),
         ("gpu1", 1, 1, "NO"),
         ("gpu8-fsdp", 1, 8, "FSDP"),
         ("multinode-fsdp", 2, 16, "FSDP"),
@@ -164,7 +165,7 @@ def test_accelerate_takes_its_configs(name: str, machines: int, processes: int, 
     assert isinstance(config, ClusterConfig)
     assert (config.num_machines, config.num_processes) == (machines, processes)
     assert config.distributed_type == kind
-    assert config.mixed_precision == "bf16"
+    assert config.mixed_precision == "no"  # train.dtype decides
     known = FullyShardedDataParallelPlugin.__dataclass_fields__.keys()
     short = {key.removeprefix("fsdp_") for key in config.fsdp_config or {}}
     assert short - {"version", "offload_params"} <= known
@@ -173,4 +174,4 @@ def test_accelerate_takes_its_configs(name: str, machines: int, processes: int, 
 
 def test_all_accelerate_configs_are_tested() -> None:
     names = {path.stem for path in (INFRA / "accelerate").iterdir()}
-    assert names == {"cpu", "gpu1", "gpu8-fsdp", "multinode-fsdp"}
+    assert names == {"cpu", "cpu2", "gpu1", "gpu8-fsdp", "multinode-fsdp"}

@@ -15,15 +15,7 @@ from sirl.records import Prompt
 from sirl.training.launched import launch
 from sirl.training.run import Data, Job
 
-TWO = """
-compute_environment: LOCAL_MACHINE
-distributed_type: MULTI_CPU
-num_machines: 1
-machine_rank: 0
-num_processes: 2
-use_cpu: true
-mixed_precision: "no"
-"""
+TWO = Path(__file__).parents[2] / "infra" / "accelerate" / "cpu2.yaml"
 PARAMS = TrainParams(
     steps=5,
     prompts_per_step=4,
@@ -46,21 +38,14 @@ def job(model: Path, folder: Path, **changes: Any) -> Job:
     return Job(**places, data=DATA, params=PARAMS, seed=5, device="cpu", **changes)
 
 
-@pytest.fixture
-def two(tmp_path: Path) -> Path:
-    path = tmp_path / "two.yaml"
-    path.write_text(TWO)
-    return path
-
-
 def test_two_processes_equal_one(
-    tiny_model: Path, tmp_path: Path, two: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     seen: list[float] = []
     alone = PARAMS.method.train(job(tiny_model, tmp_path / "one"))
     follow = {"on_step": lambda row: seen.append(row["step"])}
-    together = launch(job(tiny_model, tmp_path / "both", **follow), two)
+    together = launch(job(tiny_model, tmp_path / "both", **follow), TWO)
     assert seen == [1, 2, 3, 4, 5]
     for one, both in zip(alone.steps, together.steps, strict=True):
         for name in ("loss", "reward", "kl", "anchor_kl", "entropy", "refusal/train"):
@@ -74,11 +59,11 @@ def test_two_processes_equal_one(
 
 
 def test_what_a_process_cannot_do_is_one_line_here(
-    tiny_model: Path, tmp_path: Path, two: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     short = PARAMS.model_copy(update={"max_prompt_tokens": 1})
     with pytest.raises(TrainingError, match="only 0 training prompts are within 1 tokens"):
-        launch(replace(job(tiny_model, tmp_path), params=short), two)
+        launch(replace(job(tiny_model, tmp_path), params=short), TWO)
     with pytest.raises(TrainingError, match=r"train.launch: .* does not exist"):
         launch(job(tiny_model, tmp_path), tmp_path / "none.yaml")

@@ -6,7 +6,12 @@ from sirl.training import rewards
 
 
 def test_reward_is_the_negative_entropy() -> None:
-    assert rewards.negative_entropy(entropy=[0.5, 2.0], completions=["a", "b"]) == [-0.5, -2.0]
+    paper = rewards.negative_entropy()
+    assert paper(entropy=[0.5, 2.0], completions=["a", "b"]) == [-0.5, -2.0]
+
+
+def test_below_the_floor_all_responses_are_worth_the_same() -> None:
+    assert rewards.negative_entropy(floor=1.0)(entropy=[0.2, 0.9, 2.0]) == [-1.0, -1.0, -2.0]
 
 
 def test_the_ablations_by_hand() -> None:
