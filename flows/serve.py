@@ -32,7 +32,8 @@ def main() -> int:
     parser.add_argument("--prefect-port", type=int, default=4200)
     parser.add_argument("--mlflow-port", type=int, default=5000)
     ports = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for stop in (signal.SIGINT, signal.SIGTERM):  # a shell may have started us with SIGINT ignored
+        signal.signal(stop, signal.default_int_handler)
     try:
         serve(project.find(), ports.prefect_port, ports.mlflow_port)
     except SirlError as error:
