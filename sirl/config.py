@@ -110,6 +110,16 @@ class GuardParams(Spec):
     """Mean response length below which training stops (length collapse)."""
     max_kl: PositiveFloat = 1.0
     """KL to the base model, nats a token, above which training stops."""
+    max_identical: Share = 0.6
+    """Share of a step's responses that are one and the same, above which training stops (one
+    sentence for everything)."""
+    max_repeated: Share = 0.5
+    """Share of a response's token triples that it already had, above which training stops (a
+    loop)."""
+    max_zero_variance: Share = 0.9
+    """Share of groups with equal rewards above which an alarm is written down (nothing learnt)."""
+    smooth: PositiveInt = 3
+    """Steps over which identical, repeated and zero-variance shares are averaged."""
 
 
 class LoraParams(Spec):
