@@ -66,12 +66,15 @@ class TransformersBackend(Spec):
     """Upper bound of sequences x (prompt + new tokens) in a batch: what bounds memory."""
 
     def open(self, model: Path, device: str) -> Generator:
-        """Loads the model folder."""
+        """Loads the model folder; one that is sampled best-of-n stays so."""
+        from sirl.generation import best_of_n
         from sirl.generation.transformers import TransformersGenerator
 
-        return TransformersGenerator.load(
+        n = best_of_n.read(model)
+        generator = TransformersGenerator.load(
             model, device=device, dtype=self.dtype, batch_tokens=self.batch_tokens
         )
+        return generator if n is None else best_of_n.BestOfN(generator, n)
 
 
 BackendSpec = TransformersBackend

@@ -20,6 +20,7 @@ class Journal:
         self.path = path
         rows = records.read(path, Completion, torn_tail="drop") if path.exists() else ()
         self._done = {row.id: row for row in rows}
+        self._sink: records.Appender | None = None
 
     def recall(self, ids: Iterable[str]) -> dict[str, Completion] | None:
         """The responses to these requests, or None where one is missing."""
@@ -29,13 +30,16 @@ class Journal:
         return {id: self._done[id] for id in wanted}
 
     def keep(self, completions: Iterable[Completion]) -> None:
-        """Writes responses down."""
-        rows = list(completions)
-        self._done |= {row.id: row for row in rows}
-        with records.Appender(self.path, Completion) as sink:
-            sink.append(rows)
+        """Writes responses down; those of a batch that a kill left half written are there."""
+        rows = {row.id: row for row in completions}
+        self._sink = self._sink or records.Appender(self.path, Completion)
+        self._sink.append(row for id, row in rows.items() if id not in self._done)
+        self._done |= rows
 
     def forget(self) -> None:
         """Empties the file: a checkpoint holds what came of it."""
+        if self._sink is not None:
+            self._sink.close()
+            self._sink = None
         self._done.clear()
         self.path.unlink(missing_ok=True)

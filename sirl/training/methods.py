@@ -3,9 +3,10 @@ itself, on the same prompts and in the same stage, so that everything after trai
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from sirl.spec import Spec
 
@@ -63,7 +64,63 @@ class RandomReward(Spec):
         return sirl.train(job, rewards.random_reward)
 
 
+class Sft(Spec):
+    """Rejection sampling: fine-tuning on the model's own refusals, as the refusal judge labels
+    them."""
+
+    name: Literal["sft"] = "sft"
+
+    def train(self, job: Job) -> Result:
+        """See `sirl.training.baselines.sft`."""
+        from sirl.training import baselines
+
+        return baselines.sft(job)
+
+
+class Dpo(Spec):
+    """Direct preference optimisation of the model's own refusals over its own compliance."""
+
+    name: Literal["dpo"] = "dpo"
+    beta: PositiveFloat = 0.1
+    """Weight of the implicit KL to the base model; `train.beta` is GRPO's."""
+
+    def train(self, job: Job) -> Result:
+        """See `sirl.training.baselines.dpo`."""
+        from sirl.training import baselines
+
+        return baselines.dpo(job, self.beta)
+
+
+class RewardModel(Spec):
+    """GRPO whose reward is the score of a reward model, trained first on the pairs of `dpo`."""
+
+    name: Literal["reward_model"] = "reward_model"
+    model: Path | None = None
+    """A sequence-classification model folder with one label, in place of one trained here."""
+    learning_rate: PositiveFloat = 1e-5
+    """Of the reward model; its head starts at random, so `train.learning_rate` is too small."""
+
+    def train(self, job: Job) -> Result:
+        """See `sirl.training.reward_model.train`."""
+        from sirl.training import reward_model
+
+        return reward_model.train(job, self.model, self.learning_rate)
+
+
+class BestOfN(Spec):
+    """No training: at inference the surest of `n` sampled responses answers."""
+
+    name: Literal["best_of_n"] = "best_of_n"
+    n: Annotated[int, Field(ge=2)] = 4
+
+    def train(self, job: Job) -> Result:
+        """See `sirl.training.baselines.best_of_n`."""
+        from sirl.training import baselines
+
+        return baselines.best_of_n(job, self.n)
+
+
 MethodSpec = Annotated[
-    Sirl | NegatedEntropy | MinimumPerplexity | RandomReward,
+    Sirl | NegatedEntropy | MinimumPerplexity | RandomReward | Sft | Dpo | RewardModel | BestOfN,
     Field(discriminator="name"),
 ]

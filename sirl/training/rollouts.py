@@ -1,30 +1,21 @@
 """Rollouts for TRL's `rollout_func`: sample from a copy of the policy and record entropy while
-sampling.
-
-The copy is in the compute type (bf16 by default; the policy keeps float32 master weights), which on
-a CPU samples several times faster than the policy under autocast. Its weights are refreshed once an
-optimiser step.
-"""
+sampling."""
 
 from __future__ import annotations
 
-import copy
 import functools
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from sirl.errors import TrainingError
 from sirl.generation import Request, Sampling
-from sirl.generation.transformers import TransformersGenerator
 from sirl.records import Completion, Message
 from sirl.training.journal import Journal
+from sirl.training.mirror import Mirror
 from sirl.training.rewards import Reward
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from trl import GRPOTrainer
 
 
@@ -38,27 +29,14 @@ class Rollouts:
             both.
 
     Args:
-        policy: The model about to be trained, before a trainer touches it.
-        tokenizer: Its tokenizer.
+        mirror: The copy that samples.
         sampling: Temperature and length of training responses.
-        dtype: Compute type of the copy.
         seed: With the step and the place in the batch, it fixes every sampled token.
         journal: What was sampled since the last checkpoint.
     """
 
-    def __init__(
-        self,
-        policy: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        sampling: Sampling,
-        *,
-        dtype: torch.dtype,
-        batch_tokens: int,
-        seed: int,
-        journal: Journal,
-    ) -> None:
-        mirror: Any = copy.deepcopy(policy).to(dtype).eval().requires_grad_(False)
-        self.generator = TransformersGenerator(mirror, tokenizer, batch_tokens)
+    def __init__(self, mirror: Mirror, sampling: Sampling, *, seed: int, journal: Journal) -> None:
+        self.mirror = mirror
         self.sampling = sampling
         self.seed = seed
         self.journal = journal
@@ -66,20 +44,6 @@ class Rollouts:
         self.prompts: list[str] = []
         self.prompt_ids: list[str] = []
         self.rewards: list[float] = []
-        self._synced_step: int | None = None
-
-    @torch.no_grad()
-    def sync(self, policy: torch.nn.Module, step: int) -> None:
-        """Copies the policy's weights of optimiser step `step` into the sampling copy, once."""
-        if step == self._synced_step:
-            return
-        mirror = self.generator.model
-        mirror.to(next(policy.parameters()).device)
-        mine = dict(mirror.named_parameters())
-        for name, weight in policy.named_parameters():
-            if weight.requires_grad:  # with a low-rank adapter, the adapter alone
-                mine[name].copy_(weight)
-        self._synced_step = step
 
     def __call__(
         self, prompts: Sequence[list[dict[str, str]]], trainer: GRPOTrainer
@@ -98,14 +62,14 @@ class Rollouts:
         ]
         done = self.journal.recall(request.id for request in requests)
         if done is None:
-            self.sync(trainer.accelerator.unwrap_model(trainer.model), step)
-            answers = self.generator.generate(requests, self.sampling, seed=self.seed)
+            self.mirror.sync(trainer.accelerator.unwrap_model(trainer.model), step)
+            answers = self.mirror.generator.generate(requests, self.sampling, seed=self.seed)
             done = {completion.id: completion for completion in answers}
             self.journal.keep(done.values())
         self.last = [done[request.id] for request in requests]
         self.prompts = [request.messages[-1].content for request in requests]
         return {
-            "prompt_ids": [self.generator.encode(request) for request in requests],
+            "prompt_ids": [self.mirror.generator.encode(request) for request in requests],
             "completion_ids": [list(completion.token_ids) for completion in self.last],
             "logprobs": [list(completion.logprobs) for completion in self.last],
             "request": [request.id for request in requests],

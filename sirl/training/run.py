@@ -57,11 +57,12 @@ class Result:
 
     Attributes:
         steps: Metrics of every step, in order; none for a method that does not train.
-        samples: Sampled responses of every step.
+        samples: Sampled responses of every step; none for a method that samples before training.
         healthy_step: The step whose weights are the result; 0 is the base model.
         alarm: The rule that ended training before its last step, or None.
         base_probe: Refusal share of the base model on the benign probe.
         skipped_long: Training prompts left out for their length.
+        unlabelled: Training prompts whose responses gave a method that needs labels none.
     """
 
     steps: list[dict[str, float]]
@@ -70,3 +71,4 @@ class Result:
     alarm: Alarm | None
     base_probe: float
     skipped_long: int
+    unlabelled: int = 0
