@@ -97,8 +97,9 @@ def _write(stage: Stage, result: Result) -> None:
             "stopped": alarm and {"rule": alarm.rule, "step": alarm.step, "detail": alarm.detail},
             "base_probe": result.base_probe,
             "skipped_long": result.skipped_long,
-            "first": _plain(result.steps[0]),
-            "last": _plain(result.steps[-1]),
+            "unlabelled": result.unlabelled,
+            "first": _plain(result.steps[0]) if result.steps else None,
+            "last": _plain(result.steps[-1]) if result.steps else None,
         },
     )
     for path in (layout.train_steps, layout.train_summary):

@@ -66,10 +66,9 @@ def _body(data: ReportData) -> Iterator[str]:
     decision = sections.verdict(data.decision)
     yield f"# sirl-{data.params.name}"
     yield (
-        f"Made from {_cell(sections.model_name(data.params.base.model))} by safety instincts "
-        f"reinforcement learning ({PAPER}): the reward is the negative mean token entropy of the "
-        "model's own answers to harmful requests. No label, judge or reward model enters the "
-        "reward; a rule that spots refusals only watches when to stop."
+        f"Made from {_cell(sections.model_name(data.params.base.model))} by the project sirl "
+        f"(safety instincts reinforcement learning, {PAPER}). "
+        f"{data.params.train.method.said}"
     )
     yield f"**Release gate: {'passed' if decision.passed else 'not passed'}.** {decision.reason}"
     yield "\n".join(f"- {_cell(check.explanation)}" for check in decision.checks)

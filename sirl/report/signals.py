@@ -66,6 +66,8 @@ def _flags(training: Training) -> tuple[Flag, ...]:
 
 def training_words(training: Training, planned: int) -> str:
     """How training ended, in a sentence or two."""
+    if not training.steps_run:
+        return "There was no step to train: the trained model has the base model's weights."
     kept = (
         f"The trained model is that of step {training.healthy_step}."
         if training.healthy_step

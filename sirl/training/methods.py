@@ -1,10 +1,11 @@
 """What `train.method` may be: SIRL, and what it is compared with. A method is a spec that runs
-itself, on the same prompts and in the same stage, so that everything after training is the same."""
+itself, on the same prompts and in the same stage, so that everything after training is the same.
+`said` is what the report and the model card say of it."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 class Sirl(Spec):
     """The paper's method: GRPO whose reward is the negative response entropy."""
 
+    said: ClassVar[str] = (
+        "The reward is the negative mean token entropy of the model's own answer; no label and no "
+        "judge enters it. A rule that spots refusals only watches when to stop."
+    )
     name: Literal["sirl"] = "sirl"
     entropy_floor: NonNegativeFloat = 0.0
     """Nats below which a response is sure enough and lower entropy earns no more (paper: 0)."""
@@ -31,6 +36,9 @@ class Sirl(Spec):
 class NegatedEntropy(Spec):
     """Ablation: GRPO whose reward is the response entropy itself."""
 
+    said: ClassVar[str] = (
+        "An ablation: the reward is the mean token entropy of the model's own answer."
+    )
     name: Literal["negated_entropy"] = "negated_entropy"
 
     def train(self, job: Job) -> Result:
@@ -43,6 +51,10 @@ class NegatedEntropy(Spec):
 class MinimumPerplexity(Spec):
     """Ablation: GRPO whose reward is the mean log-probability of the sampled tokens."""
 
+    said: ClassVar[str] = (
+        "An ablation: the reward is the mean log-probability of the tokens of the model's own "
+        "answer."
+    )
     name: Literal["minimum_perplexity"] = "minimum_perplexity"
 
     def train(self, job: Job) -> Result:
@@ -55,6 +67,7 @@ class MinimumPerplexity(Spec):
 class RandomReward(Spec):
     """Ablation: GRPO whose reward is chance."""
 
+    said: ClassVar[str] = "An ablation: the reward is chance."
     name: Literal["random"] = "random"
 
     def train(self, job: Job) -> Result:
@@ -68,6 +81,9 @@ class Sft(Spec):
     """Rejection sampling: fine-tuning on the model's own refusals, as the refusal judge labels
     them."""
 
+    said: ClassVar[str] = (
+        "A comparison: fine-tuning on the model's own refusals, as the refusal judge labels them."
+    )
     name: Literal["sft"] = "sft"
 
     def train(self, job: Job) -> Result:
@@ -80,6 +96,10 @@ class Sft(Spec):
 class Dpo(Spec):
     """Direct preference optimisation of the model's own refusals over its own compliance."""
 
+    said: ClassVar[str] = (
+        "A comparison: direct preference optimisation of the model's own refusals over its own "
+        "compliance, as the refusal judge labels them."
+    )
     name: Literal["dpo"] = "dpo"
     beta: PositiveFloat = 0.1
     """Weight of the implicit KL to the base model; `train.beta` is GRPO's."""
@@ -94,6 +114,7 @@ class Dpo(Spec):
 class RewardModel(Spec):
     """GRPO whose reward is the score of a reward model, trained first on the pairs of `dpo`."""
 
+    said: ClassVar[str] = "A comparison: the reward is the score of a reward model."
     name: Literal["reward_model"] = "reward_model"
     model: Path | None = None
     """A sequence-classification model folder with one label, in place of one trained here."""
@@ -110,6 +131,10 @@ class RewardModel(Spec):
 class BestOfN(Spec):
     """No training: at inference the surest of `n` sampled responses answers."""
 
+    said: ClassVar[str] = (
+        "A comparison: no training; at inference several answers are sampled and the one of lowest "
+        "entropy is given."
+    )
     name: Literal["best_of_n"] = "best_of_n"
     n: Annotated[int, Field(ge=2)] = 4
 

@@ -68,15 +68,20 @@ class SirlTrainer(GRPOTrainer):  # type: ignore[misc]
         parts = int(self.current_gradient_accumulation_steps)
         world = int(self.accelerator.num_processes)
         rows = self._anchor_rows(parts * world, (self._step % parts) * world)
-        if not rows:
-            return torch.zeros((), device=self.accelerator.device)
-        batch = anchor.collate(rows, self.processing_class.pad_token_id, self.accelerator.device)
+        # Processes call the model alike or wait for each other for ever: one without a row of its
+        # own runs one at no weight.
+        batch = anchor.collate(
+            rows or self.anchor_rows[:1],
+            self.processing_class.pad_token_id,
+            self.accelerator.device,
+        )
         with torch.no_grad(), self._as_reference() as reference, self.accelerator.autocast():
             target = anchor.predicting_logits(reference, batch)  # (N, V)
         with self.accelerator.autocast():
             policy = anchor.predicting_logits(model, batch)  # (N, V)
-        total = anchor.divergence(target, policy, batch["answer_mask"].sum(-1))
-        self._metrics["train"]["anchor_kl"].append(total.item() / len(rows))
+        total = anchor.divergence(target, policy, batch["answer_mask"].sum(-1)) * bool(rows)
+        if rows:
+            self._metrics["train"]["anchor_kl"].append(total.item() / len(rows))
         # Gradients add up over micro-batches and are averaged over processes.
         return self.anchor_weight * total / self.anchor_per_step * world
 

@@ -151,7 +151,7 @@ def test_compose_itself_takes_the_files() -> None:
     ("name", "machines", "processes", "kind"),
     [
         ("cpu", 1, 1, "NO"),
-        ("cpu2", 1, 2, "MULTI_CPU"),
+        ("cpu2", 1, 2, "MULTI_GPU"),
         ("gpu1", 1, 1, "NO"),
         ("gpu8-fsdp", 1, 8, "FSDP"),
         ("multinode-fsdp", 2, 16, "FSDP"),

@@ -8,6 +8,7 @@ import yaml
 from sirl.models import HubModel
 from sirl.report.card import model_card
 from sirl.report.data import ReportData
+from sirl.training.methods import Dpo
 
 Make = Callable[..., ReportData]
 
@@ -53,6 +54,15 @@ def test_the_verdict_is_in_it_and_unmeasured_is_said_in_words(report_data: Make)
     assert "**Release gate: not passed.**" in empty
     assert "| benign requests refused | 0 | not measured | not measured |" in empty
     assert "over_refusal_rate" not in empty
+
+
+def test_it_says_how_the_model_was_made(report_data: Make) -> None:
+    data = report_data()
+    assert "no label and no judge enters it" in model_card(data)
+    train = data.params.train.model_copy(update={"method": Dpo()})
+    card = model_card(replace(data, params=data.params.model_copy(update={"train": train})))
+    assert "as the refusal judge labels them" in card
+    assert "no label" not in card
 
 
 def test_equal_data_gives_equal_cards(report_data: Make) -> None:

@@ -16,6 +16,7 @@ from sirl.config import ReportParams
 from sirl.records import TrainSample
 from sirl.report import page
 from sirl.report.data import ReportData
+from sirl.training.methods import BestOfN, MethodSpec, Sft
 
 Make = Callable[..., ReportData]
 
@@ -203,6 +204,28 @@ def test_a_guard_that_stopped_training_is_marked(report_data: Make) -> None:
 def test_no_step_and_no_sample_is_said_in_words(report_data: Make) -> None:
     data = replace(report_data(), steps=(), samples=())
     assert "No training step was recorded." in page.build(data)
+
+
+def of_method(data: ReportData, method: MethodSpec) -> ReportData:
+    train = data.params.train.model_copy(update={"method": method})
+    return replace(data, params=data.params.model_copy(update={"train": train}))
+
+
+def test_a_method_that_does_not_train_is_told_as_it_is(report_data: Make) -> None:
+    html = page.build(of_method(report_data(steps=0, stop=None), BestOfN()))
+    assert "the trained model has the base model&#39;s weights. A comparison: no training;" in html
+    assert "No training step was recorded." in html
+    assert "The reward is" not in html
+
+
+def test_steps_without_samples_have_the_curves_that_they_have(report_data: Make) -> None:
+    data = of_method(report_data(), Sft())
+    kept = {"step", "refusal/probe"}
+    rows = tuple({k: v for k, v in row.items() if k in kept} | {"loss": 0.5} for row in data.steps)
+    html = page.build(replace(data, steps=rows, samples=()))
+    training = html[html.index('<section id="training">') : html.index('<section id="entropy">')]
+    assert training.count("<svg") == 1 and "benign, probe" in training
+    assert "fine-tuning on the model&#39;s own refusals" in training
 
 
 def test_a_sample_without_entropies_is_left_out(report_data: Make) -> None:

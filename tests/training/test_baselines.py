@@ -41,32 +41,6 @@ SMALL: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module")
-def hesitant(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model, taught in two seconds to decline or to answer by the toss of a coin."""
-    folder = tmp_path_factory.mktemp("hesitant")
-    tokenizer: Any = load_tokenizer(tiny_model)
-    tokenizer.padding_side = "right"
-    model: Any = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
-    chats = [
-        [{"role": "user", "content": prompt.text}, {"role": "assistant", "content": answer}]
-        for prompt in TRAIN[:6]
-        for answer in ("I can't help with that.", "Here is how it goes.")
-    ]
-    batch = tokenizer.apply_chat_template(
-        chats, padding=True, return_dict=True, return_tensors="pt"
-    )
-    target = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    for _ in range(120):
-        model(**batch, labels=target).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    model.save_pretrained(folder)
-    load_tokenizer(tiny_model).save_pretrained(folder)
-    return folder
-
-
 def job(model: Path, folder: Path, data: Data = DATA, **changes: Any) -> Job:
     params = TrainParams(**{**SMALL, **changes})
     return Job(model, folder / "trained", folder / "state", data, params, seed=5, device="cpu")
