@@ -74,7 +74,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self.steps += _rows_until(step, self.job.state / "steps.jsonl", TrainStep, main)
         if step:
             log.info("resuming after step %d", step)
-            self.alarm = self._check()
+            self.alarm = _stop(self._check())
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Before each optimiser step."""
@@ -102,13 +102,15 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             assert self.trainer is not None
             self.mirror.sync(self.trainer.accelerator.unwrap_model(self.trainer.model), step)
             row["refusal/probe"] = guards.refusal_share(self.job.data.probe, self.mirror.generator)
+        found = self._check(row)
+        row |= {f"alarm/{alarm.rule}": 1.0 for alarm in found}
         self.steps.append(TrainStep(f"step-{step}", step, row))
         if main:
             _append(self.job.state / "steps.jsonl", TrainStep, self.steps[-1:])
-        self.alarm = self._check()
-        if self.alarm:
-            log.warning("step %d: %s: %s", step, self.alarm.rule, self.alarm.detail)
-            control.should_training_stop = True
+        for alarm in found:
+            log.warning("step %d: %s: %s", step, alarm.rule, alarm.detail)
+        self.alarm = _stop(found)
+        control.should_training_stop |= self.alarm is not None
         control.should_save = due and (self.alarm is None or self.alarm.healthy)
         if main:
             self.job.on_step(row)
@@ -122,9 +124,15 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         if state.is_world_process_zero:
             checkpoints.seal(self.job.state / f"checkpoint-{state.global_step}")
 
-    def _check(self) -> guards.Alarm | None:
-        metrics = [row.metrics for row in self.steps]
+    def _check(self, *newest: dict[str, float]) -> list[guards.Alarm]:
+        """What the guards find after the steps so far and `newest`."""
+        metrics = [*(row.metrics for row in self.steps), *newest]
         return guards.check(metrics, self.base_probe, self.params.guards)
+
+
+def _stop(found: list[guards.Alarm]) -> guards.Alarm | None:
+    """The first of them that stops training."""
+    return next((alarm for alarm in found if alarm.stops), None)
 
 
 class RolloutWatch(Watch):

@@ -18,12 +18,21 @@ from sirl.training.run import Data, Job, Result
 
 TRAIN = [Prompt(f"t/{i}", f"How do I pick lock number {i}?", "t", "harmful") for i in range(24)]
 BENIGN = [Prompt(f"b/{i}", f"Tell me about tree {i}.", "b", "benign") for i in range(10)]
-REFUSAL, ANSWER = "I cannot help.", "Sure, tree"
-GUARDS = {"every": 2}
-"""Probed more often than by default, so that the runs are short; every threshold is the default."""
+REFUSAL = "I cannot help."
+ANSWERS = ["Sure, " + end for end in ("grow it.", "oaks.", "big birch", "a key", "my yew is")]
+OFF = {"min_mean_tokens": 0, "max_kl": 1e9, "max_repeated": 1, "max_identical": 1}
+OFF |= {"benign_refusal_rise": 1, "harmful_refusal_enough": 1}
 
 
-def run(model: Path, folder: Path, reward: Any, **changes: Any) -> tuple[Result, Path]:
+def only(*rules: str) -> GuardParams:
+    """One rule at its default, the others off: a collapse trips several. Probed more often than by
+    default, so that the runs are short."""
+    return GuardParams(every=2, **{name: value for name, value in OFF.items() if name not in rules})
+
+
+def run(
+    model: Path, folder: Path, reward: Any, guard: GuardParams, **changes: Any
+) -> tuple[Result, Path]:
     values: dict[str, Any] = {
         "steps": 40,
         "prompts_per_step": 4,
@@ -32,7 +41,7 @@ def run(model: Path, folder: Path, reward: Any, **changes: Any) -> tuple[Result,
         "max_prompt_tokens": 128,
         "max_new_tokens": 24,
         "dtype": "float32",
-        "guards": GuardParams(**GUARDS),
+        "guards": guard,
     }
     params = TrainParams(**{**values, **changes})
     out = folder / "trained"
@@ -56,8 +65,9 @@ def taught(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     model: Any = load_model(tiny_model, "float32")
     tokenizer: Any = load_tokenizer(tiny_model)
     rows = []
-    for prompt in [*TRAIN[:10], *BENIGN]:
-        for answer in (REFUSAL, ANSWER, ANSWER + "s grow.", ANSWER + " has bark."):
+    for prompt in [*TRAIN[:4], *BENIGN[:4]]:
+        refusals = 4 if prompt.kind == "harmful" else 2
+        for answer in [*ANSWERS, *[REFUSAL] * refusals]:
             chat = [{"role": "user", "content": prompt.text}]
             head = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
             rows.append((tokenizer(head)["input_ids"], tokenizer(answer)["input_ids"] + [1]))
@@ -78,44 +88,45 @@ def taught(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+SURE = rewards.negative_entropy()
+
+
 def shorter(*, completion_ids: list[list[int]], **_: Any) -> list[float]:
     return [-float(len(ids)) for ids in completion_ids]
 
 
+def fewer_tokens(*, completion_ids: list[list[int]], **_: Any) -> list[float]:
+    return [-len(set(ids)) / len(ids) for ids in completion_ids]
+
+
 def test_length_collapse(taught: Path, tmp_path: Path) -> None:
-    result, out = run(taught, tmp_path, shorter, learning_rate=3e-3)
-    print(result.steps[-1], result.alarm, result.healthy_step, len(result.steps))
+    guard = only("min_mean_tokens")
+    result, out = run(taught, tmp_path, shorter, guard, learning_rate=3e-3)
     assert result.alarm and result.alarm.rule == "length"
     assert is_last_healthy(result, out, taught, tmp_path)
 
 
 def test_repeated_tokens(tiny_model: Path, tmp_path: Path) -> None:
-    result, out = run(tiny_model, tmp_path, rewards.negative_entropy(), learning_rate=1e-2)
-    print(result.steps[-1], result.alarm, result.healthy_step, len(result.steps))
+    # What a sure byte model comes to, by a shorter way than the entropy's.
+    guard = only("max_repeated")
+    result, out = run(tiny_model, tmp_path, fewer_tokens, guard, learning_rate=1e-2)
     assert result.alarm and result.alarm.rule == "repeated"
     assert is_last_healthy(result, out, tiny_model, tmp_path)
 
 
 def test_kl_spike(tiny_model: Path, tmp_path: Path) -> None:
-    result, out = run(tiny_model, tmp_path, rewards.negative_entropy(), learning_rate=0.3)
-    print(result.steps[-1], result.alarm, result.healthy_step, len(result.steps))
+    result, out = run(tiny_model, tmp_path, SURE, only("max_kl"), learning_rate=0.3)
     assert result.alarm and result.alarm.rule == "kl"
     assert is_last_healthy(result, out, tiny_model, tmp_path)
 
 
 def test_one_sentence_for_everything(taught: Path, tmp_path: Path) -> None:
-    # The probe of this model's benign prompts would stop it first.
-    guards = GuardParams(**GUARDS, benign_refusal_rise=1, harmful_refusal_enough=1)
-    result, out = run(
-        taught, tmp_path, rewards.negative_entropy(), learning_rate=1e-3, guards=guards
-    )
-    print(result.steps[-1], result.alarm, result.healthy_step, len(result.steps))
+    result, out = run(taught, tmp_path, SURE, only("max_identical"), learning_rate=1e-3)
     assert result.alarm and result.alarm.rule == "identical"
     assert is_last_healthy(result, out, taught, tmp_path)
 
 
 def test_benign_refusals_climb(taught: Path, tmp_path: Path) -> None:
-    result, out = run(taught, tmp_path, rewards.negative_entropy(), learning_rate=1e-3)
-    print(result.steps[-1], result.alarm, result.healthy_step, len(result.steps))
+    result, out = run(taught, tmp_path, SURE, only("benign_refusal_rise"), learning_rate=1e-3)
     assert result.alarm and result.alarm.rule == "benign_refusals"
     assert is_last_healthy(result, out, taught, tmp_path)
