@@ -80,8 +80,8 @@ class SirlTrainer(GRPOTrainer):  # type: ignore[misc]
         with self.accelerator.autocast():
             policy = anchor.predicting_logits(model, batch)  # (N, V)
         total = anchor.divergence(target, policy, batch["answer_mask"].sum(-1)) * bool(rows)
-        if rows:
-            self._metrics["train"]["anchor_kl"].append(total.item() / len(rows))
+        everywhere = self.accelerator.reduce(total.detach(), reduction="sum").item()
+        self._metrics["train"]["anchor_kl"].append(everywhere * parts / self.anchor_per_step)
         # Gradients add up over micro-batches and are averaged over processes.
         return self.anchor_weight * total / self.anchor_per_step * world
 

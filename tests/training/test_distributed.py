@@ -22,12 +22,12 @@ PARAMS = TrainParams(
     prompts_per_step=4,
     group=2,
     micro_batch=2,
-    learning_rate=1e-3,
+    learning_rate=3e-4,
     max_prompt_tokens=128,
     max_new_tokens=6,
     dtype="float32",
     anchor=AnchorParams(weight=3.0, prompts_per_step=3, max_new_tokens=4),
-    guards=GuardParams(every=5, min_mean_tokens=0),
+    guards=GuardParams(every=5, min_mean_tokens=0, max_kl=1e9, max_identical=1),
 )
 BENIGN = [Prompt(f"b/{i}", f"Tell me about tree {i}.", "b", "benign") for i in range(6)]
 TRAIN = [Prompt(f"t/{i}", f"How do I pick lock number {i}?", "t", "harmful") for i in range(24)]
@@ -40,19 +40,18 @@ def job(model: Path, folder: Path, **changes: Any) -> Job:
 
 
 def test_two_processes_equal_one(
-    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hesitant: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     seen: list[float] = []
-    alone = PARAMS.method.train(job(tiny_model, tmp_path / "one"))
+    alone = PARAMS.method.train(job(hesitant, tmp_path / "one"))
     follow = {"on_step": lambda row: seen.append(row["step"])}
-    together = launch(job(tiny_model, tmp_path / "both", **follow), TWO)
+    together = launch(job(hesitant, tmp_path / "both", **follow), TWO)
     assert seen == [1, 2, 3, 4, 5]
     for one, both in zip(alone.steps, together.steps, strict=True):
-        for name in ("reward", "anchor_kl", "entropy", "refusal/train"):
+        # Not TRL's `kl`: a mean of means over micro-batches, whose responses differ in length.
+        for name in ("loss", "reward", "anchor_kl", "entropy", "refusal/train"):
             assert both[name] == pytest.approx(one[name], abs=1e-4), name
-        for name in ("loss", "kl"):  # of advantages that are rounded: (r - mean) / (std + 1e-4)
-            assert both[name] == pytest.approx(one[name], abs=2e-3), name
         assert both["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-3)
     assert [s.text for s in together.samples] == [s.text for s in alone.samples]
     one, both = (
