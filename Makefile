@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test lint serve lock clean
+.PHONY: run test lint bench-train serve lock clean
 
 run: .venv/.ready  ## from prompts to a promoted checkpoint and a report
 	@$(BIN)/sirl run
@@ -13,6 +13,9 @@ test: .venv/.ready  ## every test
 
 lint: .venv/.ready  ## style, imports, types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+bench-train: .venv/.ready  ## what the entropy reward costs a training step; uses the last `make run`
+	@$(BIN)/python -m bench.train_step
 
 serve: .venv/.ready  ## Prefect server, worker and MLflow; then: prefect deployment run sirl/full
 	@$(BIN)/python -m flows.serve

@@ -6,7 +6,8 @@ none with a low-rank adapter, which is switched off instead); the sampling copy 
 and, in bf16, the weights that autocast keeps (2 N each); and the larger of two transients, for a
 micro-batch of b responses over s = prompt + new tokens:
 
-- sampling: the KV cache, 2 (keys, values) x layers x KV heads x head size x b x s;
+- sampling: the KV cache, 2 (keys, values) x layers x KV heads x head size x 4 b x s (four
+  micro-batches are sampled together);
 - a training pass: activations, 34 bytes x layers x hidden x b x s without attention scores, which
   fused attention does not keep (Korthikanti et al. 2022, eq. 2), 2 bytes with gradient
   checkpointing plus one layer in full; logits and their gradient, 8 bytes x vocabulary x b x new.
@@ -68,7 +69,7 @@ def adapter_parameters(shape: Shape, train: TrainParams) -> int:
 def rollout_bytes(shape: Shape, train: TrainParams) -> int:
     """The KV cache of a full batch of rollouts."""
     token = 2 * shape.layers * shape.kv_heads * shape.head_size * BYTES[train.dtype]
-    return token * train.micro_batch * (train.max_prompt_tokens + train.max_new_tokens)
+    return token * train.rollout_tokens
 
 
 def pass_bytes(shape: Shape, train: TrainParams) -> int:

@@ -160,6 +160,12 @@ class TrainParams(Spec):
     gradient_checkpointing: bool = False
     samples_per_step: NonNegativeInt = 2
 
+    @property
+    def rollout_tokens(self) -> int:
+        """Tokens of sequences that are sampled together, at most: those of four micro-batches,
+        since sampling keeps no activations."""
+        return 4 * self.micro_batch * (self.max_prompt_tokens + self.max_new_tokens)
+
     @model_validator(mode="after")
     def _consistent(self) -> TrainParams:
         if self.anchor and self.beta == 0 and self.lora is None:

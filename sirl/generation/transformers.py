@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from sirl.entropy import token_entropy
+from sirl.entropy import entropy
 from sirl.generation import Request, Sampling
 from sirl.models import end_token_ids, load_model, load_tokenizer
 from sirl.records import Completion
@@ -50,20 +50,17 @@ class EntropySampler(LogitsProcessor):  # type: ignore[misc]
         self.logprobs: list[torch.Tensor] = []  # T of (B,), nats; none when greedy
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        step = len(self.entropies)
-        self.entropies.append(token_entropy(scores, self.sampling.entropy_temperature))  # (B,)
+        uniform = self.uniforms[:, len(self.entropies)]  # (B,)
+        p, log_p = _distribution(scores, self.sampling.entropy_temperature)  # (B, V)
+        self.entropies.append(entropy(p, log_p))  # (B,)
         if self.sampling.temperature == 0:
             return scores
-        chosen = self._sample(scores, self.uniforms[:, step])  # (B,)
+        if self.sampling.temperature != self.sampling.entropy_temperature:
+            p, log_p = _distribution(scores, self.sampling.temperature)  # (B, V)
+        chosen = self._invert(p, uniform).unsqueeze(1)  # (B, 1)
+        self.logprobs.append(log_p.gather(1, chosen).squeeze(1))  # (B,)
         one_hot = torch.full_like(scores, -torch.inf)  # (B, V)
-        return one_hot.scatter_(1, chosen.unsqueeze(1), 0.0)  # type: ignore[return-value]
-
-    def _sample(self, scores: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
-        """Inverse-transform samples, (B,), from logits (B, V) and uniforms (B,)."""
-        p = (scores.float() / self.sampling.temperature).softmax(-1)  # (B, V)
-        chosen = self._invert(p, uniform)  # (B,)
-        self.logprobs.append(p.gather(1, chosen.unsqueeze(1)).squeeze(1).log())
-        return chosen
+        return one_hot.scatter_(1, chosen, 0.0)  # type: ignore[return-value]
 
     def _invert(self, p: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
         """The tokens (B,) at which the summed mass of p (B, V), cut to top-p, passes the
@@ -74,11 +71,18 @@ class EntropySampler(LogitsProcessor):  # type: ignore[misc]
             ordered = ordered.masked_fill(ordered.cumsum(-1) - ordered >= self.sampling.top_p, 0.0)
             p = torch.zeros_like(p).scatter_(1, order, ordered)
         mass = p.cumsum(-1)  # (B, V)
-        # Strictly above the uniform, scaled to the mass that is really there: never a token of
-        # probability 0.
-        threshold = uniform.to(mass).unsqueeze(1) * mass[:, -1:]  # (B, 1)
-        last = (p > 0).long().cumsum(-1).argmax(-1)  # (B,) guards u -> 1
-        return torch.minimum(torch.searchsorted(mass, threshold, right=True).squeeze(1), last)
+        # The first token whose mass is strictly above the uniform, scaled to the mass that is
+        # there: never a token of probability 0. Rounding must not lift a uniform near 1 to it all.
+        whole = mass[:, -1:]  # (B, 1)
+        threshold = uniform.to(mass).unsqueeze(1) * whole  # (B, 1)
+        threshold = torch.minimum(threshold, torch.nextafter(whole, torch.zeros_like(whole)))
+        return torch.searchsorted(mass, threshold, right=True).squeeze(1)
+
+
+def _distribution(logits: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Probabilities and their logarithms, (B, V) float32, of logits (B, V)."""
+    log_p = (logits.float() / temperature).log_softmax(-1)  # (B, V)
+    return log_p.exp(), log_p
 
 
 def uniforms(request_id: str, seed: int, count: int) -> torch.Tensor:

@@ -139,7 +139,7 @@ def best_of_n(job: Job, n: int) -> Result:
         job.base,
         device=job.device,
         dtype=job.params.dtype,
-        batch_tokens=budget.batch_tokens(job.params),
+        batch_tokens=job.params.rollout_tokens,
     )
     base_probe = guards.refusal_share(job.data.probe, generator)
     world = PartialState(cpu=job.device == "cpu")

@@ -64,8 +64,3 @@ def sampling(params: TrainParams) -> Sampling:
         temperature=params.temperature,
         entropy_temperature=params.reward_temperature,
     )
-
-
-def batch_tokens(params: TrainParams) -> int:
-    """Bound of a batch of sampling: as many sequences as one pass of training holds."""
-    return params.micro_batch * (params.max_prompt_tokens + params.max_new_tokens)

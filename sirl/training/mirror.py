@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sirl.generation.transformers import TransformersGenerator
-from sirl.training import budget
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -41,9 +40,8 @@ class Mirror:
         params: TrainParams,
         device: str,
     ) -> None:
-        model: Any = copy.deepcopy(policy).to(getattr(torch, params.dtype)).to(device)
-        model.eval().requires_grad_(False)
-        self.generator = TransformersGenerator(model, tokenizer, budget.batch_tokens(params))
+        model = _copy(policy, getattr(torch, params.dtype)).to(device)
+        self.generator = TransformersGenerator(model, tokenizer, params.rollout_tokens)
         self._synced_step: int | None = None
 
     @torch.no_grad()
@@ -58,3 +56,16 @@ class Mirror:
             if weight.requires_grad:  # with a low-rank adapter, the adapter alone
                 mine[name].copy_(weight)
         self._synced_step = step
+
+
+def _copy(policy: PreTrainedModel, dtype: torch.dtype) -> Any:
+    """A copy to sample from, its weights in `dtype`.
+
+    Buffers keep their type: rounded rotary frequencies would turn late tokens to wrong places.
+    Weights ask for a gradient that nobody takes: torch multiplies the last hidden states of B
+    prompts by a head that asks for none as B products, and copies the head B times to do so.
+    """
+    model: Any = copy.deepcopy(policy).eval().requires_grad_(True)
+    for weight in model.parameters():
+        weight.data = weight.data.to(dtype)
+    return model

@@ -134,7 +134,7 @@ def _pairs(job: Job, label: Labeller) -> tuple[list[labels.Pair], int]:
         job.base,
         device=job.device,
         dtype=job.params.dtype,
-        batch_tokens=budget.batch_tokens(job.params),
+        batch_tokens=job.params.rollout_tokens,
     )
     rows, _ = budget.conversations(job.data.train, generator.tokenizer, job.params)
     draws = labels.draw(job, budget.walk(rows, job.params), generator)

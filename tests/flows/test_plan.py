@@ -36,7 +36,7 @@ def test_no_reference_without_beta_and_few_gradients_with_an_adapter() -> None:
 
 def test_transients() -> None:
     tokens = 4 * (5 + 7)
-    assert plan.rollout_bytes(SMALL, TRAIN) == 2 * 2 * 1 * 4 * 2 * tokens
+    assert plan.rollout_bytes(SMALL, TRAIN) == 2 * 2 * 1 * 4 * 2 * 4 * tokens
     logits = 8 * 10 * 4 * 7
     assert plan.pass_bytes(SMALL, TRAIN) == 34 * 2 * 8 * tokens + logits
     saved = TRAIN.model_copy(update={"gradient_checkpointing": True})

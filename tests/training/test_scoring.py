@@ -1,0 +1,66 @@
+"""Our log-probabilities on a CPU are TRL's, and so are their gradients."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from trl import GRPOConfig, GRPOTrainer
+
+from sirl.models import load_model, load_tokenizer
+from sirl.training.trainer import SirlTrainer
+
+IDS = torch.tensor([[1, 1, 40, 41, 42, 50, 51, 52], [9, 8, 7, 6, 5, 60, 61, 1]])
+MASK = torch.tensor([[0, 0, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1, 1, 0]])
+LENGTH = 3
+WEIGHTS = torch.tensor([[1.0, -2.0, 3.0], [0.5, 4.0, 1.0]])
+
+
+@pytest.fixture
+def trainer(tiny_model: Path, tmp_path: Path) -> Any:
+    args = GRPOConfig(
+        output_dir=str(tmp_path),
+        use_cpu=True,
+        bf16=False,
+        temperature=0.7,
+        per_device_train_batch_size=2,
+        num_generations=2,
+        gradient_checkpointing=False,
+    )
+    rollouts: Any = lambda *_: {}  # noqa: E731
+    return SirlTrainer(
+        model=load_model(tiny_model, "float32"),
+        args=args,
+        train_dataset=Dataset.from_list([{"prompt": "never read"}]),
+        processing_class=load_tokenizer(tiny_model),
+        reward_funcs=lambda **_: [],
+        rollouts=rollouts,
+        anchor_rows=[],
+        anchor_weight=0.0,
+        anchor_per_step=0,
+    )
+
+
+def scored(kind: type[GRPOTrainer], trainer: Any) -> tuple[torch.Tensor, ...]:
+    """Log-probabilities, entropies and the gradients of a weighted sum of the former."""
+    trainer.model.zero_grad()
+    logps, entropies, _ = kind._get_per_token_logps_and_entropies(
+        trainer, trainer.model, IDS, MASK, LENGTH, batch_size=1, compute_entropy=True
+    )
+    (logps * WEIGHTS).sum().backward()
+    return logps.detach(), entropies, *(p.grad for p in trainer.model.parameters())
+
+
+def test_scores_and_gradients_are_those_of_trl(trainer: Any) -> None:
+    ours, theirs = scored(SirlTrainer, trainer), scored(GRPOTrainer, trainer)
+    for one, two in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-4)
+
+
+def test_padding_scores_nothing(trainer: Any) -> None:
+    logps, entropies, *_ = scored(SirlTrainer, trainer)
+    assert logps[1, -1] == entropies[1, -1] == 0
+    assert logps[0].max() < 0 < entropies[0].min()
