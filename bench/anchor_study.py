@@ -3,9 +3,10 @@ seed, on the prompts and the base model of the last `make run`.
 
     python -m bench.anchor_study                       every variant, three seeds
     python -m bench.anchor_study -v plain -s 1         one cell
-    python -m bench.anchor_study --table               the table and the plot of what is there
+    python -m bench.anchor_study -v mine -s 1 --set train.anchor.weight=2
 
-A cell is a line of bench/results/anchors.jsonl: a killed study goes on where it was.
+A cell is a line of bench/results/anchors.jsonl: a killed study goes on where it was. At the end the
+table is printed, and bench/results/anchors.svg shows gain against over-refusal.
 """
 
 from __future__ import annotations
@@ -24,17 +25,22 @@ from sirl.config import Params
 from sirl.layout import Layout
 from sirl.records import Appender, Prompt, Transcript
 from sirl.report import wordings
+from sirl.report.svg import Scale, add, figure, render, x_axis, y_axis
 from tasks.stage import bound_threads
 
 log = logging.getLogger(__name__)
 
 RESULTS = Path(__file__).parent / "results" / "anchors.jsonl"
+PLOT = RESULTS.with_suffix(".svg")
 VARIANTS: dict[str, list[str]] = {
     "base": [],
     "plain": ["train.anchor=null"],
     "default": [],
+    "twice the steps": ["train.steps=40"],
+    "floor": ["train.method.entropy_floor=1.0"],
 }
 """Variant -> settings over params.yaml; the guards watch but do not stop."""
+RATES = ("direct", "attacked", "benign")
 UNGUARDED = ["train.guards.benign_refusal_rise=1", "train.guards.harmful_refusal_enough=1"]
 EVALUATION = ["attack.behaviours=100", "attack.attacked=24", "attack.benign=120"]
 
@@ -120,8 +126,55 @@ def finished() -> dict[str, dict[str, Any]]:
     return {row["id"]: row for row in map(json.loads, RESULTS.read_text().splitlines())}
 
 
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Means over seeds and the differences to the base model, in points."""
+    base = next((row for row in rows if row["variant"] == "base"), None)
+    lines = [
+        f"{'variant':18}{'seeds':>6}{'direct':>16}{'attacked':>16}{'benign':>16}{'wordings':>9}"
+    ]
+    for variant in dict.fromkeys(row["variant"] for row in rows):
+        cells = [row for row in rows if row["variant"] == variant]
+        mean = {k: sum(row[k] for row in cells) / len(cells) for k in (*RATES, "wordings")}
+        shown = "".join(
+            f"{100 * mean[name]:8.1f} ({100 * (mean[name] - base[name]):+5.1f})"
+            if base
+            else f"{100 * mean[name]:16.1f}"
+            for name in RATES
+        )
+        lines.append(f"{variant:18}{len(cells):6}{shown}{mean['wordings']:9.0f}")
+    return "\n".join(lines)
+
+
+def plot(rows: Sequence[dict[str, Any]]) -> str:
+    """Each cell's DSR against its over-refusal: direct as discs, attacked as rings."""
+    svg = figure(520, 360, "Gain against over-refusal", "One disc and one ring a trained model.")
+    add(
+        svg,
+        "style",
+        "text{font:12px sans-serif}.grid{stroke:#ddd}.disc{fill:#0072b2}"
+        ".ring{fill:none;stroke:#d55e00;stroke-width:2}",
+    )
+    x, y = Scale(0, 1, 60, 500), Scale(0, 1, 310, 30)
+    x_axis(svg, x, 310, "benign requests refused", lambda v: f"{100 * v:.0f} %", 30)
+    y_axis(
+        svg,
+        y,
+        60,
+        500,
+        "DSR: direct (disc), mean over attacks (ring)",
+        lambda v: f"{100 * v:.0f} %",
+        18,
+    )
+    for row in rows:
+        for name, css in (("direct", "disc"), ("attacked", "ring")):
+            add(svg, "circle", css=css, cx=x(row["benign"]), cy=y(row[name]), r=5)
+        add(svg, "text", row["variant"], x=x(row["benign"]) + 8, y=y(row["direct"]) + 14)
+    svg.set("xmlns", "http://www.w3.org/2000/svg")
+    return str(render(svg))
+
+
 def main() -> None:
-    """Runs the missing cells, then prints the table."""
+    """Runs the missing cells, then shows all."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("-v", "--variants", nargs="+", default=list(VARIANTS))
     parser.add_argument("-s", "--seeds", nargs="+", type=int, default=[1, 2, 3])
@@ -141,6 +194,9 @@ def main() -> None:
             with RESULTS.open("a") as out:
                 out.write(json.dumps(row) + "\n")
             log.info("%s", {k: v for k, v in row.items() if k not in ("settings", "last")})
+    rows = list(finished().values())
+    print(table(rows))
+    PLOT.write_text(plot(rows))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
 The sides take the same prompts, and every response has the same length: the end token is forbidden.
 
     ours      SirlTrainer, entropy recorded while sampling, no anchor
+    bare      the same without recording; a constant reward
     forward   GRPOTrainer, the same sampler without recording; the reward makes another forward pass
               over full logits
     floor     GRPOTrainer, the same sampler without recording; a constant reward
@@ -39,7 +40,7 @@ from sirl.records import Message, Prompt
 from tasks.stage import bound_threads, peak_bytes
 
 RESULTS = Path(__file__).parent / "results" / "train_step.json"
-SIDES = ("ours", "forward", "floor", "stock", "default")
+SIDES = ("ours", "bare", "forward", "floor", "stock", "default")
 ROUNDS, STEPS = 3, 3
 
 
@@ -81,14 +82,14 @@ def trainer(job: Any, side: str) -> Any:
         return made
     model = policy.load(job.base, params)
     model.generation_config.min_new_tokens = params.max_new_tokens
-    if side in ("forward", "floor"):
+    if side in ("bare", "forward", "floor"):
         backend.entropy = lambda p, _: torch.zeros(len(p))  # records nothing
     mirror = Mirror(model, tokenizer, params, job.device)
     journal = Journal(job.state / "rollouts.jsonl")
     rollouts = Rollouts(mirror, budget.sampling(params), seed=job.seed, journal=journal)
     common |= {"model": model, "args": sirl._trl_config(job)}
-    if side in ("ours", "default"):
-        reward = rollouts.scored(rewards.negative_entropy())
+    if side in ("ours", "bare", "default"):
+        reward = constant if side == "bare" else rollouts.scored(rewards.negative_entropy())
         anchored = sirl._anchor(params.anchor, job.data.anchor, mirror)
         return SirlTrainer(rollouts=rollouts, reward_funcs=reward, **anchored, **common)
     made = GRPOTrainer(rollout_func=rollouts, reward_funcs=constant, **common)
@@ -233,11 +234,14 @@ def table(result: dict[str, Any]) -> str:
             f"{row['peak_gib']:10.2f}"
         )
     second = {name: row["seconds"] for name, row in sides.items()}
+    peak = {name: row["peak_gib"] for name, row in sides.items()}
     ratios = [
+        ("time, ours / bare", second["ours"] / second["bare"], "<= 1.05"),
         ("time, ours / floor", second["ours"] / second["floor"], "<= 1.05"),
         ("time, forward / ours", second["forward"] / second["ours"], ">= 1.2"),
         ("time, stock / default", second["stock"] / second["default"], ">= 1.8"),
-        ("peak, ours / floor", sides["ours"]["peak_gib"] / sides["floor"]["peak_gib"], "<= 1.05"),
+        ("peak, ours / bare", peak["ours"] / peak["bare"], "<= 1.05"),
+        ("peak, ours / floor", peak["ours"] / peak["floor"], "<= 1.05"),
     ]
     lines += [f"{name:28}{value:8.3f}   bar {bar}" for name, value, bar in ratios]
     gap = result["agreement_nats"]

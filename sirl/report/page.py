@@ -65,6 +65,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "wordings_figure": sections.wordings_figure(refusals),
         "collapse": sections.collapse(refusals),
         "training_words": signals.training_words(data.training, data.params.train.steps),
+        "alarm_words": signals.alarm_words(data),
         "training_figures": signals.training_figures(data),
         "training_samples": signals.sampled(data),
         "profiles": signals.profiles(data),

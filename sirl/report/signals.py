@@ -82,6 +82,29 @@ def training_words(training: Training, planned: int) -> str:
     return f"{why} training at step {stop.step} of {planned}: {words.visible(stop.detail)}. {kept}"
 
 
+def alarm_words(data: ReportData) -> str:
+    """The alarms that did not stop training, with the steps at which they tripped."""
+    stop = data.training.stopped
+    found: dict[str, list[int]] = {}
+    for row in data.steps:
+        for name in row:
+            if name.startswith("alarm/") and not (stop and name == f"alarm/{stop.rule}"):
+                found.setdefault(name.removeprefix("alarm/"), []).append(int(row["step"]))
+    told = (f"{words.label(rule)} at step {_spans(steps)}" for rule, steps in found.items())
+    return f"Alarms: {'; '.join(told)}." if found else ""
+
+
+def _spans(steps: Sequence[int]) -> str:
+    """Ascending numbers, runs of neighbours as a range."""
+    runs: list[list[int]] = []
+    for step in steps:
+        if runs and step == runs[-1][-1] + 1:
+            runs[-1].append(step)
+        else:
+            runs.append([step])
+    return ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]} to {r[-1]}" for r in runs)
+
+
 @dataclass(frozen=True)
 class Profiled:
     """The entropy profile of one model: figures, or None where there is nothing to draw."""

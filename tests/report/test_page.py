@@ -201,6 +201,17 @@ def test_a_guard_that_stopped_training_is_marked(report_data: Make) -> None:
     assert "no guard stopped it" in calm
 
 
+def test_alarms_that_did_not_stop_training_are_told_with_their_steps(report_data: Make) -> None:
+    data = report_data(stop="enough")
+    steps = tuple(
+        {**row, "alarm/no_gradient": 1.0} if row["step"] in (2, 3, 4, 7) else row
+        for row in data.steps
+    )
+    html = page.build(replace(data, steps=steps))
+    assert "Alarms: no gradient at step 2 to 4, 7." in html
+    assert "Alarms:" not in page.build(data)
+
+
 def test_no_step_and_no_sample_is_said_in_words(report_data: Make) -> None:
     data = replace(report_data(), steps=(), samples=())
     assert "No training step was recorded." in page.build(data)
