@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import logging
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sirl import records
+from sirl import records, training
 from sirl.layout import Split
 from sirl.models import resolve_device
 from sirl.progress import bar
@@ -73,13 +74,16 @@ def _prompts(stage: Stage, split: Split) -> list[Prompt]:
 
 
 def _key(stage: Stage) -> str:
-    """Hash of all that decides the result: a changed config never picks up an old checkpoint."""
+    """Hash of all that decides the result, the code included: what is changed never picks up an old
+    checkpoint."""
     inputs = [stage.layout.prompts(split) for split in ("train", "anchor", "probe")]
+    code = sorted(Path(training.__path__[0]).glob("*.py"))
     parts = {
         "params": stage.params.train.model_dump(mode="json"),
         "seed": stage.params.seed,
         "model": records.digest_folder(stage.layout.model("base")),
         "prompts": [records.digest_file(path) for path in inputs],
+        "code": [records.digest_file(path) for path in code],
     }
     return records.digest_json(parts)[:16]
 

@@ -32,7 +32,13 @@ def _metadata(data: ReportData) -> dict[str, Any]:
         **({"base_model": base.id} if isinstance(base, HubModel) else {}),
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
-        "tags": ["safety", "refusal", "sirl", "grpo", "arxiv:2510.01088"],
+        "tags": [
+            "safety",
+            "refusal",
+            "sirl",
+            data.params.train.method.technique,
+            "arxiv:2510.01088",
+        ],
         "model-index": [{"name": name, "results": list(_results(data))}],
     }
 

@@ -34,8 +34,11 @@ def training_figures(data: ReportData) -> list[Markup]:
     entropy = (series("sampled", "first", "entropy"),)
     kl = (series("on-policy", "first", "kl"), series("anchor", "second", "anchor_kl"))
     length = (series("tokens", "first", "length"),)
+    # With a reward GRPO's loss says nothing: its advantages average to zero.
+    loss = () if any("entropy" in row for row in data.steps) else (series("loss", "first", "loss"),)
     kl_axis = "KL to the base model, nats a token"
     charts = (
+        Chart("Loss", "step", "Loss", loss, words.brief, flags),
         Chart("Response entropy", "step", "Response entropy, nats", entropy, flags=flags),
         share(
             "Responses that refuse",

@@ -44,22 +44,52 @@ def answer(prompts: Sequence[Prompt], base: Any, max_new_tokens: int) -> list[An
     return [rows[prompt.id] for prompt in prompts]
 
 
-def collate(
-    rows: Sequence[AnchorRow], pad_id: int, device: torch.device
-) -> dict[str, torch.Tensor]:
-    """Left-padded `input_ids`, `attention_mask` and `answer_mask`, each (B, L): answers end
-    together, so that logits are needed at the last positions alone."""
-    length = max(len(row.prompt_ids) + len(row.answer_ids) for row in rows)
-    input_ids = torch.full((len(rows), length), pad_id)
-    attention_mask = torch.zeros(len(rows), length, dtype=torch.long)
-    answer_mask = torch.zeros(len(rows), length, dtype=torch.long)
-    for index, row in enumerate(rows):
-        total, answer = len(row.prompt_ids) + len(row.answer_ids), len(row.answer_ids)
-        input_ids[index, length - total :] = torch.tensor([*row.prompt_ids, *row.answer_ids])
-        attention_mask[index, length - total :] = 1
-        answer_mask[index, length - answer :] = 1
-    batch = {"input_ids": input_ids, "attention_mask": attention_mask, "answer_mask": answer_mask}
-    return {name: value.to(device) for name, value in batch.items()}
+@dataclass(frozen=True)
+class Packed:
+    """Rows one after another in a single sequence, so that none is padded to the longest.
+
+    Attributes:
+        input_ids: (1, S).
+        position_ids: (1, S), from 0 in each row: by that transformers keeps the rows apart.
+        predicting: (N,) places in S whose logits predict the N answer tokens.
+        lengths: (B,) tokens of each answer, N in all.
+    """
+
+    input_ids: torch.Tensor
+    position_ids: torch.Tensor
+    predicting: torch.Tensor
+    lengths: torch.Tensor
+
+
+def pack(rows: Sequence[AnchorRow], device: torch.device) -> Packed:
+    """The rows as one sequence."""
+    ids: list[int] = []
+    positions: list[int] = []
+    predicting: list[int] = []
+    for row in rows:
+        whole = (*row.prompt_ids, *row.answer_ids)
+        first = len(ids) + len(row.prompt_ids) - 1  # token t + 1 is predicted at t
+        predicting += range(first, first + len(row.answer_ids))
+        positions += range(len(whole))
+        ids += whole
+    lengths = [len(row.answer_ids) for row in rows]
+    return Packed(
+        torch.tensor([ids], device=device),
+        torch.tensor([positions], device=device),
+        torch.tensor(predicting, device=device),
+        torch.tensor(lengths, device=device),
+    )
+
+
+def predicting_logits(model: Any, batch: Packed) -> torch.Tensor:
+    """Logits (N, V) at the positions that predict the answer tokens."""
+    logits: torch.Tensor = model(
+        input_ids=batch.input_ids,
+        position_ids=batch.position_ids,
+        logits_to_keep=batch.predicting,
+        use_cache=False,
+    ).logits  # (1, N, V)
+    return logits[0]
 
 
 def divergence(
@@ -83,16 +113,3 @@ def divergence(
     token = torch.nn.functional.kl_div(policy, reference, log_target=True, reduction="none")
     weights = (1.0 / lengths).repeat_interleave(lengths)  # (N,)
     return (token.sum(-1) * weights).sum()
-
-
-def predicting_logits(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Logits (N, V) at the positions that predict the N answer tokens of a collated batch."""
-    longest = int(batch["answer_mask"].sum(-1).max())
-    logits: torch.Tensor = model(
-        input_ids=batch["input_ids"],
-        attention_mask=batch["attention_mask"],
-        position_ids=(batch["attention_mask"].cumsum(-1) - 1).clamp(min=0),
-        logits_to_keep=longest + 1,  # token t + 1 is predicted at t
-        use_cache=False,
-    ).logits  # (B, longest + 1, V)
-    return logits[:, :-1][batch["answer_mask"][:, -longest:].bool()]

@@ -1,6 +1,7 @@
 """What `train.method` may be: SIRL, and what it is compared with. A method is a spec that runs
 itself, on the same prompts and in the same stage, so that everything after training is the same.
-`said` is what the report and the model card say of it."""
+`said` is what the report and the model card say of it, `technique` the tag by which a hub knows
+it."""
 
 from __future__ import annotations
 
@@ -22,6 +23,7 @@ class Sirl(Spec):
         "The reward is the negative mean token entropy of the model's own answer; no label and no "
         "judge enters it. A rule that spots refusals only watches when to stop."
     )
+    technique: ClassVar[str] = "grpo"
     name: Literal["sirl"] = "sirl"
     entropy_floor: NonNegativeFloat = 0.0
     """Nats below which a response is sure enough and lower entropy earns no more (paper: 0)."""
@@ -39,6 +41,7 @@ class NegatedEntropy(Spec):
     said: ClassVar[str] = (
         "An ablation: the reward is the mean token entropy of the model's own answer."
     )
+    technique: ClassVar[str] = "grpo"
     name: Literal["negated_entropy"] = "negated_entropy"
 
     def train(self, job: Job) -> Result:
@@ -55,6 +58,7 @@ class MinimumPerplexity(Spec):
         "An ablation: the reward is the mean log-probability of the tokens of the model's own "
         "answer."
     )
+    technique: ClassVar[str] = "grpo"
     name: Literal["minimum_perplexity"] = "minimum_perplexity"
 
     def train(self, job: Job) -> Result:
@@ -68,6 +72,7 @@ class RandomReward(Spec):
     """Ablation: GRPO whose reward is chance."""
 
     said: ClassVar[str] = "An ablation: the reward is chance."
+    technique: ClassVar[str] = "grpo"
     name: Literal["random"] = "random"
 
     def train(self, job: Job) -> Result:
@@ -84,6 +89,7 @@ class Sft(Spec):
     said: ClassVar[str] = (
         "A comparison: fine-tuning on the model's own refusals, as the refusal judge labels them."
     )
+    technique: ClassVar[str] = "sft"
     name: Literal["sft"] = "sft"
 
     def train(self, job: Job) -> Result:
@@ -100,6 +106,7 @@ class Dpo(Spec):
         "A comparison: direct preference optimisation of the model's own refusals over its own "
         "compliance, as the refusal judge labels them."
     )
+    technique: ClassVar[str] = "dpo"
     name: Literal["dpo"] = "dpo"
     beta: PositiveFloat = 0.1
     """Weight of the implicit KL to the base model; `train.beta` is GRPO's."""
@@ -115,16 +122,25 @@ class RewardModel(Spec):
     """GRPO whose reward is the score of a reward model, trained first on the pairs of `dpo`."""
 
     said: ClassVar[str] = "A comparison: the reward is the score of a reward model."
+    technique: ClassVar[str] = "grpo"
     name: Literal["reward_model"] = "reward_model"
     model: Path | None = None
     """A sequence-classification model folder with one label, in place of one trained here."""
+    digest: str | None = None
+    """Of that folder, so that another model in its place is noticed."""
     learning_rate: PositiveFloat = 1e-5
     """Of the reward model; its head starts at random, so `train.learning_rate` is too small."""
 
     def train(self, job: Job) -> Result:
-        """See `sirl.training.reward_model.train`."""
+        """See `sirl.training.reward_model.train`.
+
+        Raises:
+            ModelError: The folder is not the one that `digest` names.
+        """
         from sirl.training import reward_model
 
+        if self.model is not None:
+            reward_model.same(self.model, self.digest)
         return reward_model.train(job, self.model, self.learning_rate)
 
 
@@ -135,6 +151,7 @@ class BestOfN(Spec):
         "A comparison: no training; at inference several answers are sampled and the one of lowest "
         "entropy is given."
     )
+    technique: ClassVar[str] = "best-of-n"
     name: Literal["best_of_n"] = "best_of_n"
     n: Annotated[int, Field(ge=2)] = 4
 

@@ -16,6 +16,7 @@ from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, PrinterCallback, TrainerCallback
 from trl import RewardConfig, RewardTrainer
 
+from sirl import records
 from sirl.errors import ModelError
 from sirl.generation.transformers import TransformersGenerator
 from sirl.judges.refusal import outcome
@@ -47,6 +48,23 @@ def train(job: Job, folder: Path | None, learning_rate: float, label: Labeller =
         gc.collect()  # of the reward model's trainer and its optimiser
     result = sirl.train(job, score(folder, job))
     return replace(result, unlabelled=unlabelled)
+
+
+def same(folder: Path, digest: str | None) -> None:
+    """Checks that a reward model is the one that params.yaml means: by its path alone, neither DVC
+    nor a resumed run would notice another.
+
+    Raises:
+        ModelError: It is not there, or is another.
+    """
+    if not folder.is_dir():
+        raise ModelError(f"reward model {folder} is not a folder", "Check train.method.model")
+    found = records.digest_folder(folder)
+    if found != digest:
+        raise ModelError(
+            f"reward model {folder} is {found}, params.yaml means {digest}",
+            f"Set train.method.digest to {found} if it is the one you want",
+        )
 
 
 def fit(job: Job, learning_rate: float, label: Labeller) -> tuple[Path, int]:

@@ -70,9 +70,10 @@ class SirlTrainer(GRPOTrainer):  # type: ignore[misc]
         attention_mask: torch.Tensor,
         logits_to_keep: int,
         batch_size: int | None = None,
+        compute_entropy: bool = False,
         **more: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """TRL's, on a CPU with logits at the responses alone.
+        """TRL's, on a CPU with logits at the responses alone and each prompt read once.
 
         TRL leaves the prompt out only where it has Triton. Elsewhere its chunked head scores every
         position, prompt and padding included, and multiplies in float32 on the way back: on two
@@ -81,21 +82,35 @@ class SirlTrainer(GRPOTrainer):  # type: ignore[misc]
         if input_ids.device.type != "cpu" or more.get("compute_aux_loss"):
             scored: tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None] = (
                 super()._get_per_token_logps_and_entropies(
-                    model, input_ids, attention_mask, logits_to_keep, batch_size, **more
+                    model,
+                    input_ids,
+                    attention_mask,
+                    logits_to_keep,
+                    batch_size,
+                    compute_entropy,
+                    **more,
                 )
             )
             return scored
         with self.accelerator.autocast():
             parts = [
-                scoring.score(model, ids, mask, logits_to_keep, self.temperature)
+                scoring.score(
+                    model,
+                    ids,
+                    mask,
+                    logits_to_keep,
+                    self.temperature,
+                    with_entropy=compute_entropy,
+                    share_prompts=not self.args.gradient_checkpointing,
+                )
                 for ids, mask in zip(
                     torch.split(input_ids, batch_size or len(input_ids)),
                     torch.split(attention_mask, batch_size or len(input_ids)),
                     strict=True,
                 )
             ]
-        logps, entropies = map(torch.cat, zip(*parts, strict=True))
-        return logps, entropies, None
+        logps, entropies = zip(*parts, strict=True)
+        return torch.cat(logps), torch.cat(entropies) if compute_entropy else None, None
 
     def _anchor_loss(self, model: torch.nn.Module) -> torch.Tensor:
         """The weighted anchor term of this micro-batch, scaled so that the micro-batches of all
@@ -105,16 +120,12 @@ class SirlTrainer(GRPOTrainer):  # type: ignore[misc]
         rows = self._anchor_rows(parts * world, (self._step % parts) * world)
         # Processes call the model alike or wait for each other for ever: one without a row of its
         # own runs one at no weight.
-        batch = anchor.collate(
-            rows or self.anchor_rows[:1],
-            self.processing_class.pad_token_id,
-            self.accelerator.device,
-        )
+        batch = anchor.pack(rows or self.anchor_rows[:1], self.accelerator.device)
         with torch.no_grad(), self._as_reference() as reference, self.accelerator.autocast():
             target = anchor.predicting_logits(reference, batch)  # (N, V)
         with self.accelerator.autocast():
             policy = anchor.predicting_logits(model, batch)  # (N, V)
-        total = anchor.divergence(target, policy, batch["answer_mask"].sum(-1)) * bool(rows)
+        total = anchor.divergence(target, policy, batch.lengths) * bool(rows)
         everywhere = self.accelerator.reduce(total.detach(), reduction="sum").item()
         self._metrics["train"]["anchor_kl"].append(everywhere * parts / self.anchor_per_step)
         # Gradients add up over micro-batches and are averaged over processes.

@@ -63,6 +63,7 @@ def test_it_says_how_the_model_was_made(report_data: Make) -> None:
     card = model_card(replace(data, params=data.params.model_copy(update={"train": train})))
     assert "as the refusal judge labels them" in card
     assert "no label" not in card
+    assert yaml.safe_load(card.split("---\n")[1])["tags"][3] == "dpo"
 
 
 def test_equal_data_gives_equal_cards(report_data: Make) -> None:

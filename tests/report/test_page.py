@@ -235,7 +235,7 @@ def test_steps_without_samples_have_the_curves_that_they_have(report_data: Make)
     rows = tuple({k: v for k, v in row.items() if k in kept} | {"loss": 0.5} for row in data.steps)
     html = page.build(replace(data, steps=rows, samples=()))
     training = html[html.index('<section id="training">') : html.index('<section id="entropy">')]
-    assert training.count("<svg") == 1 and "benign, probe" in training
+    assert training.count("<svg") == 2 and "Loss" in training and "benign, probe" in training
     assert "fine-tuning on the model&#39;s own refusals" in training
 
 

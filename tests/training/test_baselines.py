@@ -200,8 +200,12 @@ def test_a_reward_model_of_the_users_is_taken_as_it_is(
         model.save_pretrained(tmp_path / name)
         load_tokenizer(hesitant).save_pretrained(tmp_path / name)
     monkeypatch.setattr(reward_model, "fit", None)
-    method = {"name": "reward_model", "model": tmp_path / "one"}
-    result = run(hesitant, tmp_path, method, steps=1, samples_per_step=8)
+
+    def mine(name: str) -> dict[str, Any]:
+        folder = tmp_path / name
+        return {"name": "reward_model", "model": folder, "digest": records.digest_folder(folder)}
+
+    result = run(hesitant, tmp_path, mine("one"), steps=1, samples_per_step=8)
     score = reward_model.score(tmp_path / "one", job(hesitant, tmp_path))
     for sample in result.samples:
         prompt = [{"role": "user", "content": sample.prompt}]
@@ -210,9 +214,12 @@ def test_a_reward_model_of_the_users_is_taken_as_it_is(
             [sample.reward], abs=1e-5
         )
     with pytest.raises(ModelError, match=r"two has 2 labels.*train\.method\.model"):
-        run(hesitant, tmp_path, {**method, "model": tmp_path / "two"})
-    with pytest.raises(ModelError, match=r"none cannot be loaded"):
-        run(hesitant, tmp_path, {**method, "model": tmp_path / "none"})
+        run(hesitant, tmp_path, mine("two"))
+    with pytest.raises(ModelError, match=r"none is not a folder"):
+        run(hesitant, tmp_path, {**mine("two"), "model": tmp_path / "none"})
+    for digest in (mine("two")["digest"], None):
+        with pytest.raises(ModelError, match=r"one is \w{64}, .* Set train\.method\.digest"):
+            run(hesitant, tmp_path, {**mine("one"), "digest": digest})
 
 
 class Killed(BaseException):

@@ -13,10 +13,27 @@ from trl import GRPOConfig, GRPOTrainer
 from sirl.models import load_model, load_tokenizer
 from sirl.training.trainer import SirlTrainer
 
-IDS = torch.tensor([[1, 1, 40, 41, 42, 50, 51, 52], [9, 8, 7, 6, 5, 60, 61, 1]])
-MASK = torch.tensor([[0, 0, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1, 1, 0]])
+# Two prompts, one of them padded; rows 0 and 2 answer the same one. Row 3 begins with the token
+# that
+# the others are padded with.
+IDS = torch.tensor(
+    [
+        [1, 1, 40, 41, 42, 50, 51, 52],
+        [9, 8, 7, 6, 5, 60, 61, 1],
+        [1, 1, 40, 41, 42, 53, 1, 1],
+        [1, 1, 40, 41, 42, 54, 55, 56],
+    ]
+)
+MASK = torch.tensor(
+    [
+        [0, 0, 1, 1, 1, 1, 1, 1],
+        [1, 1, 1, 1, 1, 1, 1, 0],
+        [0, 0, 1, 1, 1, 1, 0, 0],
+        [0, 1, 1, 1, 1, 1, 1, 1],
+    ]
+)
 LENGTH = 3
-WEIGHTS = torch.tensor([[1.0, -2.0, 3.0], [0.5, 4.0, 1.0]])
+WEIGHTS = torch.tensor([[1.0, -2.0, 3.0], [0.5, 4.0, 1.0], [-1.0, 2.0, 2.0], [3.0, 1.0, -2.0]])
 
 
 @pytest.fixture
@@ -44,23 +61,39 @@ def trainer(tiny_model: Path, tmp_path: Path) -> Any:
     )
 
 
-def scored(kind: type[GRPOTrainer], trainer: Any) -> tuple[torch.Tensor, ...]:
+def scored(kind: type[GRPOTrainer], trainer: Any, batch_size: int = 4) -> tuple[torch.Tensor, ...]:
     """Log-probabilities, entropies and the gradients of a weighted sum of the former."""
     trainer.model.zero_grad()
     logps, entropies, _ = kind._get_per_token_logps_and_entropies(
-        trainer, trainer.model, IDS, MASK, LENGTH, batch_size=1, compute_entropy=True
+        trainer, trainer.model, IDS, MASK, LENGTH, batch_size=batch_size, compute_entropy=True
     )
-    (logps * WEIGHTS).sum().backward()
+    (logps * MASK[:, -LENGTH:] * WEIGHTS).sum().backward()
     return logps.detach(), entropies, *(p.grad for p in trainer.model.parameters())
 
 
-def test_scores_and_gradients_are_those_of_trl(trainer: Any) -> None:
-    ours, theirs = scored(SirlTrainer, trainer), scored(GRPOTrainer, trainer)
+@pytest.mark.parametrize("batch_size", [1, 2, 4])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_scores_and_gradients_are_those_of_trl(
+    trainer: Any, batch_size: int, checkpointing: bool
+) -> None:
+    trainer.args.gradient_checkpointing = checkpointing
+    if checkpointing:
+        trainer.model.gradient_checkpointing_enable()
+    ours, theirs = scored(SirlTrainer, trainer, batch_size), scored(GRPOTrainer, trainer, 1)
     for one, two in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-4)
 
 
+def test_a_shared_prompt_is_read_once(trainer: Any) -> None:
+    read: list[int] = []
+    embedding = trainer.model.get_input_embeddings()
+    embedding.register_forward_hook(lambda _, inputs, __: read.append(inputs[0].numel()))
+    scored(SirlTrainer, trainer)
+    assert read == [3 * 5, 4 * LENGTH]  # three prompts, then four responses
+
+
 def test_padding_scores_nothing(trainer: Any) -> None:
     logps, entropies, *_ = scored(SirlTrainer, trainer)
-    assert logps[1, -1] == entropies[1, -1] == 0
-    assert logps[0].max() < 0 < entropies[0].min()
+    padding = MASK[:, -LENGTH:] == 0
+    assert (logps[padding] == 0).all() and (entropies[padding] == 0).all()
+    assert (logps[~padding] < 0).all() and (entropies[~padding] > 0).all()

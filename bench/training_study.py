@@ -1,12 +1,13 @@
-"""What cures over-refusal, and what does the cure cost? Trains and attacks one model a variant and
-seed, on the prompts and the base model of the last `make run`.
+"""Two studies of what training does to one model, on the prompts and the base model of the last
+`make run`: what cures over-refusal and at what price, and how SIRL compares with other methods.
 
-    python -m bench.anchor_study                       every variant, three seeds
-    python -m bench.anchor_study -v plain -s 1         one cell
-    python -m bench.anchor_study -v mine -s 1 --set train.anchor.weight=2
+    python -m bench.training_study anchors             every variant, three seeds
+    python -m bench.training_study methods -s 1        every method, one seed
+    python -m bench.training_study anchors -v mine -s 1 --set train.anchor.weight=2
 
-A cell is a line of bench/results/anchors.jsonl: a killed study goes on where it was. At the end the
-table is printed, and bench/results/anchors.svg shows gain against over-refusal.
+A cell trains and attacks one variant with one seed and is a line of bench/results/<study>.jsonl: a
+killed study goes on where it was. At the end the table is printed, and bench/results/<study>.svg
+shows DSR against over-refusal.
 """
 
 from __future__ import annotations
@@ -30,16 +31,33 @@ from tasks.stage import bound_threads
 
 log = logging.getLogger(__name__)
 
-RESULTS = Path(__file__).parent / "results" / "anchors.jsonl"
-PLOT = RESULTS.with_suffix(".svg")
-VARIANTS: dict[str, list[str]] = {
-    "base": [],
-    "plain": ["train.anchor=null"],
-    "default": [],
-    "twice the steps": ["train.steps=40"],
-    "floor": ["train.method.entropy_floor=1.0"],
+RESULTS = Path(__file__).parent / "results"
+PLAIN = ["train.anchor=null"]
+STUDIES: dict[str, dict[str, list[str]]] = {
+    "anchors": {
+        "base": [],
+        "plain": PLAIN,
+        "default": [],
+    },
+    "methods": {
+        "base": [],
+        "sirl": PLAIN,
+        "sirl, anchored": [],
+        **{
+            name: [f"train.method={{name: {name}}}", *PLAIN]
+            for name in (
+                "sft",
+                "dpo",
+                "reward_model",
+                "best_of_n",
+                "minimum_perplexity",
+                "random",
+                "negated_entropy",
+            )
+        },
+    },
 }
-"""Variant -> settings over params.yaml; the guards watch but do not stop."""
+"""Study -> variant -> settings over params.yaml; the guards watch but do not stop."""
 RATES = ("direct", "attacked", "benign")
 UNGUARDED = ["train.guards.benign_refusal_rise=1", "train.guards.harmful_refusal_enough=1"]
 EVALUATION = ["attack.behaviours=100", "attack.attacked=24", "attack.benign=120"]
@@ -119,11 +137,11 @@ def _short(row: dict[str, float]) -> str:
     return " ".join(f"{name} {row[name]:.3g}" for name in names if name in row)
 
 
-def finished() -> dict[str, dict[str, Any]]:
+def finished(path: Path) -> dict[str, dict[str, Any]]:
     """The cells that are there, by id."""
-    if not RESULTS.exists():
+    if not path.exists():
         return {}
-    return {row["id"]: row for row in map(json.loads, RESULTS.read_text().splitlines())}
+    return {row["id"]: row for row in map(json.loads, path.read_text().splitlines())}
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -176,27 +194,28 @@ def plot(rows: Sequence[dict[str, Any]]) -> str:
 def main() -> None:
     """Runs the missing cells, then shows all."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("-v", "--variants", nargs="+", default=list(VARIANTS))
+    parser.add_argument("study", choices=STUDIES)
+    parser.add_argument("-v", "--variants", nargs="+", help="some of them, or one of your own")
     parser.add_argument("-s", "--seeds", nargs="+", type=int, default=[1, 2, 3])
-    parser.add_argument("--set", nargs="+", default=[], help="settings of a variant of your own")
+    parser.add_argument("--set", nargs="+", default=[], help="settings over those of the variants")
     parser.add_argument("--root", type=Path, default=Path(), help="where artifacts/ is")
     arguments = parser.parse_args()
     logging.basicConfig(level="INFO", format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("httpx").setLevel("WARNING")
     bound_threads(0)
-    layout = Layout(arguments.root)
-    for variant in arguments.variants:
+    layout, variants = Layout(arguments.root), STUDIES[arguments.study]
+    results = RESULTS / f"{arguments.study}.jsonl"
+    for variant in arguments.variants or variants:
         for seed in [0] if variant == "base" else arguments.seeds:
-            if f"{variant}/{seed}" in finished():
+            if f"{variant}/{seed}" in finished(results):
                 continue
-            row = cell(variant, [*VARIANTS.get(variant, []), *arguments.set], seed, layout)
-            RESULTS.parent.mkdir(exist_ok=True)
-            with RESULTS.open("a") as out:
+            row = cell(variant, [*variants.get(variant, []), *arguments.set], seed, layout)
+            with results.open("a") as out:
                 out.write(json.dumps(row) + "\n")
             log.info("%s", {k: v for k, v in row.items() if k not in ("settings", "last")})
-    rows = list(finished().values())
+    rows = list(finished(results).values())
     print(table(rows))
-    PLOT.write_text(plot(rows))
+    results.with_suffix(".svg").write_text(plot(rows))
 
 
 if __name__ == "__main__":
