@@ -67,15 +67,15 @@ def trainer(job: Any, side: str) -> Any:
 
     from sirl.generation import transformers as backend
     from sirl.models import load_tokenizer
-    from sirl.training import budget, policy, rewards, sirl
+    from sirl.training import anchor, budget, policy, rewards, sirl
     from sirl.training.journal import Journal
     from sirl.training.mirror import Mirror
     from sirl.training.rollouts import Rollouts
     from sirl.training.trainer import SirlTrainer
 
     params, tokenizer = job.params, load_tokenizer(job.base)
-    rows, _ = budget.conversations(job.data.train, tokenizer, params)
-    common = {"train_dataset": Dataset.from_list(rows), "processing_class": tokenizer}
+    train, _ = budget.conversations(job.data.train, tokenizer, params)
+    common = {"train_dataset": Dataset.from_list(train), "processing_class": tokenizer}
     if side == "stock":
         made = GRPOTrainer(str(job.base), args=stock(job), reward_funcs=constant, **common)
         made.reward_funcs = [another_forward(made)]
@@ -90,8 +90,16 @@ def trainer(job: Any, side: str) -> Any:
     common |= {"model": model, "args": sirl._trl_config(job)}
     if side in ("ours", "bare", "default"):
         reward = constant if side == "bare" else rollouts.scored(rewards.negative_entropy())
-        anchored = sirl._anchor(params.anchor, job.data.anchor, mirror)
-        return SirlTrainer(rollouts=rollouts, reward_funcs=reward, **anchored, **common)
+        rows = params.anchor and anchor.answer(
+            job.data.anchor, mirror.generator, params.anchor.max_new_tokens
+        )
+        return SirlTrainer(
+            rollouts=rollouts,
+            reward_funcs=reward,
+            anchor_params=params.anchor,
+            anchor_rows=rows or [],
+            **common,
+        )
     made = GRPOTrainer(rollout_func=rollouts, reward_funcs=constant, **common)
     if side == "forward":
         made.reward_funcs = [another_forward(made)]

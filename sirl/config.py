@@ -91,9 +91,13 @@ class AnchorParams(Spec):
     """Full-distribution KL to the base model on its own answers to benign prompts, added to the
     loss."""
 
-    weight: NonNegativeFloat = 1.0
+    weight: PositiveFloat = 1.0
     prompts_per_step: PositiveInt = 4
     max_new_tokens: PositiveInt = 32
+    temperature: PositiveFloat = 1.0
+    """Of the base model's distribution. Below 1 the policy is to become surer of what the base
+    model
+    would have answered: a prompt near the edge of being refused moves away from it."""
 
 
 class GuardParams(Spec):

@@ -8,9 +8,6 @@ from its newest whole checkpoint and the journal beside it, and ends in the same
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
 from accelerate import PartialState
 from datasets import Dataset
 from transformers.trainer_utils import set_seed
@@ -18,7 +15,6 @@ from trl import GRPOConfig
 
 from sirl.errors import TrainingError
 from sirl.models import check, load_tokenizer
-from sirl.records import Prompt
 from sirl.training import anchor, budget, guards, loop, policy
 from sirl.training.journal import Journal
 from sirl.training.mirror import Mirror
@@ -27,9 +23,6 @@ from sirl.training.rollouts import Rollouts
 from sirl.training.run import Job, Result
 from sirl.training.trainer import SirlTrainer
 from sirl.training.watch import RolloutWatch
-
-if TYPE_CHECKING:
-    from sirl.config import AnchorParams
 
 
 def train(job: Job, reward: Reward) -> Result:
@@ -49,6 +42,10 @@ def train(job: Job, reward: Reward) -> Result:
     journal = Journal(job.state / f"rollouts-{rank}.jsonl")
     rollouts = Rollouts(mirror, budget.sampling(params), seed=job.seed, journal=journal)
     base_probe = guards.refusal_share(data.probe, mirror.generator)
+    # The copy is still the base model.
+    anchor_rows = params.anchor and anchor.answer(
+        data.anchor, mirror.generator, params.anchor.max_new_tokens
+    )
     watch = RolloutWatch(rollouts, job, base_probe)
     trainer = SirlTrainer(
         model=model,
@@ -58,7 +55,8 @@ def train(job: Job, reward: Reward) -> Result:
         reward_funcs=rollouts.scored(reward),
         rollouts=rollouts,
         callbacks=[watch],
-        **_anchor(params.anchor, data.anchor, mirror),
+        anchor_params=params.anchor,
+        anchor_rows=anchor_rows or [],
     )
     healthy_step = loop.run(trainer, watch, job)
     return Result(
@@ -69,20 +67,6 @@ def train(job: Job, reward: Reward) -> Result:
         base_probe,
         skipped,
     )
-
-
-def _anchor(
-    params: AnchorParams | None, prompts: Sequence[Prompt], mirror: Mirror
-) -> dict[str, Any]:
-    """The trainer's anchor arguments. Called before the first step, while the copy is the base
-    model."""
-    if params is None:
-        return {"anchor_rows": [], "anchor_weight": 0.0, "anchor_per_step": 0}
-    return {
-        "anchor_rows": anchor.answer(prompts, mirror.generator, params.max_new_tokens),
-        "anchor_weight": params.weight,
-        "anchor_per_step": params.prompts_per_step,
-    }
 
 
 def _trl_config(job: Job) -> GRPOConfig:

@@ -3,9 +3,9 @@ log-probabilities. Nothing else is overridden."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from trl import GRPOTrainer
@@ -14,31 +14,31 @@ from sirl.errors import TrainingError
 from sirl.training import anchor, scoring
 from sirl.training.rollouts import Rollouts
 
+if TYPE_CHECKING:
+    from sirl.config import AnchorParams
+
 
 class SirlTrainer(GRPOTrainer):  # type: ignore[misc]
     """GRPO whose loss also holds the policy to the base model on benign prompts.
 
     Args:
         rollouts: Where the step's responses come from.
+        anchor_params: The anchor's settings; None leaves the paper's plain method.
         anchor_rows: Benign prompts with the base model's answers; walked in order, a slice a step.
-        anchor_weight: Weight of the KL term; 0 leaves the paper's plain method.
-        anchor_per_step: Anchor prompts an optimiser step, over all micro-batches.
     """
 
     def __init__(
         self,
         *args: Any,
         rollouts: Rollouts,
-        anchor_rows: list[anchor.AnchorRow],
-        anchor_weight: float,
-        anchor_per_step: int,
+        anchor_params: AnchorParams | None,
+        anchor_rows: Sequence[anchor.AnchorRow],
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, rollout_func=rollouts, **kwargs)
         self.rollouts = rollouts
+        self.anchor_params = anchor_params
         self.anchor_rows = anchor_rows
-        self.anchor_weight = anchor_weight
-        self.anchor_per_step = anchor_per_step
 
     def compute_loss(
         self,
@@ -53,8 +53,8 @@ class SirlTrainer(GRPOTrainer):  # type: ignore[misc]
             TrainingError: The loss is not finite.
         """
         loss: torch.Tensor = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        if self.model.training and self.anchor_weight and self.anchor_rows:
-            loss = loss + self._anchor_loss(model)
+        if self.model.training and self.anchor_params and self.anchor_rows:
+            loss = loss + self._anchor_loss(model, self.anchor_params)
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"step {self.state.global_step + 1}: the loss is not finite, on prompts "
@@ -112,33 +112,31 @@ class SirlTrainer(GRPOTrainer):  # type: ignore[misc]
         logps, entropies = zip(*parts, strict=True)
         return torch.cat(logps), torch.cat(entropies) if compute_entropy else None, None
 
-    def _anchor_loss(self, model: torch.nn.Module) -> torch.Tensor:
+    def _anchor_loss(self, model: torch.nn.Module, params: AnchorParams) -> torch.Tensor:
         """The weighted anchor term of this micro-batch, scaled so that the micro-batches of all
         processes add up to the weight times the mean KL over the step's rows."""
         parts = int(self.current_gradient_accumulation_steps)
         world = int(self.accelerator.num_processes)
-        rows = self._anchor_rows(parts * world, (self._step % parts) * world)
+        step = self._anchor_rows(params.prompts_per_step)
+        first = (self._step % parts) * world + int(self.accelerator.process_index)
+        rows = step[first :: parts * world]
         # Processes call the model alike or wait for each other for ever: one without a row of its
         # own runs one at no weight.
         batch = anchor.pack(rows or self.anchor_rows[:1], self.accelerator.device)
         with torch.no_grad(), self._as_reference() as reference, self.accelerator.autocast():
-            target = anchor.predicting_logits(reference, batch)  # (N, V)
+            target = anchor.predicting_logits(reference, batch) / params.temperature  # (N, V)
         with self.accelerator.autocast():
             policy = anchor.predicting_logits(model, batch)  # (N, V)
         total = anchor.divergence(target, policy, batch.lengths) * bool(rows)
         everywhere = self.accelerator.reduce(total.detach(), reduction="sum").item()
-        self._metrics["train"]["anchor_kl"].append(everywhere * parts / self.anchor_per_step)
+        self._metrics["train"]["anchor_kl"].append(everywhere * parts / params.prompts_per_step)
         # Gradients add up over micro-batches and are averaged over processes.
-        return self.anchor_weight * total / self.anchor_per_step * world
+        return params.weight * total / params.prompts_per_step * world
 
-    def _anchor_rows(self, chunks: int, first: int) -> list[anchor.AnchorRow]:
-        """This process's rows of this micro-batch; the optimiser step alone decides the step's."""
-        start = self.state.global_step * self.anchor_per_step
-        step = [
-            self.anchor_rows[(start + index) % len(self.anchor_rows)]
-            for index in range(self.anchor_per_step)
-        ]
-        return step[first + int(self.accelerator.process_index) :: chunks]
+    def _anchor_rows(self, count: int) -> list[anchor.AnchorRow]:
+        """The rows of this optimiser step, which alone decides them."""
+        start = self.state.global_step * count
+        return [self.anchor_rows[(start + i) % len(self.anchor_rows)] for i in range(count)]
 
     def _as_reference(self) -> AbstractContextManager[Any]:
         """The base model: TRL's reference copy, or the policy with its adapter switched off."""

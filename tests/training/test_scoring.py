@@ -55,9 +55,8 @@ def trainer(tiny_model: Path, tmp_path: Path) -> Any:
         processing_class=load_tokenizer(tiny_model),
         reward_funcs=lambda **_: [],
         rollouts=rollouts,
+        anchor_params=None,
         anchor_rows=[],
-        anchor_weight=0.0,
-        anchor_per_step=0,
     )
 
 

@@ -17,8 +17,9 @@ from safetensors.torch import load_file
 from sirl import records
 from sirl.config import AnchorParams, GuardParams, LoraParams, TrainParams
 from sirl.errors import TrainingError
+from sirl.generation import Request, Sampling
 from sirl.generation.transformers import TransformersGenerator
-from sirl.records import Prompt
+from sirl.records import Message, Prompt
 from sirl.training import rewards
 from sirl.training.run import Data, Job, Result
 
@@ -165,11 +166,30 @@ def test_reward_and_advantage_are_the_recorded_ones(tiny_model: Path, tmp_path: 
         assert [s.advantage for s in samples] == pytest.approx(expected, abs=1e-2)
 
 
+def benign_entropy(model: Path) -> float:
+    """Of the first tokens of greedy answers to the anchor's prompts, nats."""
+    generator = TransformersGenerator.load(model, device="cpu", dtype="float32", batch_tokens=512)
+    requests = [Request(p.id, (Message("user", p.text),)) for p in DATA.anchor]
+    answers = list(generator.generate(requests, Sampling(max_new_tokens=4)))
+    return sum(answer.entropy for answer in answers) / len(answers)
+
+
 def test_a_strong_anchor_holds_the_policy(tiny_model: Path, tmp_path: Path) -> None:
     steps = {"steps": 8, "guards": GuardParams(every=8, min_mean_tokens=0)}
     free, _ = run(tiny_model, tmp_path / "1", anchor=AnchorParams(weight=1e-9), **steps)
     held, _ = run(tiny_model, tmp_path / "2", anchor=AnchorParams(weight=50), **steps)
     assert held.steps[-1]["anchor_kl"] < free.steps[-1]["anchor_kl"] / 2
+
+
+def test_an_anchor_below_temperature_1_makes_benign_answers_surer(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    steps = {"steps": 8, "guards": GuardParams(every=8, min_mean_tokens=0)}
+    sharp = AnchorParams(weight=50, max_new_tokens=4, temperature=0.25)
+    result, out = run(tiny_model, tmp_path, anchor=sharp, **steps)
+    first, last = result.steps[0]["anchor_kl"], result.steps[-1]["anchor_kl"]
+    assert 0 < last < first  # it starts away from its target and nears it
+    assert benign_entropy(out) < benign_entropy(tiny_model)
 
 
 def test_an_alarm_gives_back_the_last_healthy_weights(tiny_model: Path, tmp_path: Path) -> None:
