@@ -15,8 +15,8 @@ from sirl.models import load_model, load_tokenizer
 from sirl.training.rollouts import Rollouts
 from sirl.training.trainer import SirlTrainer
 
-# Three prompts. Rows 0 and 2 answer the same one, which is padded; row 3's begins with the token that
-# pads it.
+# Three prompts. Rows 0 and 2 answer the same one, which is padded; row 3's begins with the token
+# that pads it.
 IDS = torch.tensor(
     [
         [1, 1, 40, 41, 42, 50, 51, 52],
