@@ -83,8 +83,12 @@ class ProfileParams(Spec):
     """The entropy profile of a model's own responses."""
 
     harmful: PositiveInt = 48
+    """Behaviours asked directly."""
+    attacked: NonNegativeInt = 8
+    """Behaviours given to each of `attack.attacks` that writes its prompt beforehand."""
     benign: PositiveInt = 48
-    samples: PositiveInt = 1
+    samples: PositiveInt = 2
+    """Responses a prompt."""
     sampling: Sampling = Sampling(temperature=1.0)
 
 
@@ -155,6 +159,8 @@ class TrainParams(Spec):
     """Of sampling."""
     reward_temperature: PositiveFloat = 1.0
     """Of the distribution whose entropy is the reward (paper: 1)."""
+    force: bool = False
+    """Train by entropy even where the base model's profile shows no instinct to reinforce."""
     max_prompt_tokens: PositiveInt = 1024
     max_new_tokens: PositiveInt = 3072
     micro_batch: PositiveInt = 16

@@ -89,10 +89,11 @@ class Completion:
 
 @dataclass(frozen=True)
 class ProfiledResponse:
-    """One response of the profiled model to one prompt."""
+    """One response of the profiled model to one prompt, under an attack, `direct` or `benign`."""
 
     id: str
     prompt_id: str
+    attack: str
     kind: Literal["harmful", "benign"]
     prompt: str
     text: str

@@ -4,7 +4,7 @@ interval is at 95 %."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -109,6 +109,57 @@ def mean_of_rates(outcomes: ArrayLike, *, resamples: int = 2000, seed: int = 0) 
     low, high = np.percentile(means, [2.5, 97.5])
     value = float(np.mean(filled.sum(axis=1) / known.sum(axis=1)))
     return Estimate(value, float(low), float(high))
+
+
+Sums = Mapping[str, tuple[float, int]]
+"""Cluster -> the sum of its values and how many there are."""
+
+
+def gap_of_means(high: Sums, low: Sums, *, resamples: int = 2000, seed: int = 0) -> Estimate:
+    """The mean of one group of values less that of another, with a bootstrap interval over
+    clusters.
+
+    For entropy: a cluster is a prompt. Prompts are resampled whole, since the responses to one are
+    alike; a prompt may have responses in both groups.
+
+    Args:
+        high: Values of the group expected to be higher.
+        low: Of the other.
+        resamples: Bootstrap resamples, percentile interval.
+        seed: Of the resampling.
+
+    Raises:
+        ValueError: A group is empty.
+    """
+    clusters = sorted({*high, *low})
+    sums = np.array(
+        [[side.get(c, (0.0, 0)) for c in clusters] for side in (high, low)]
+    )  # (2, C, 2)
+    if not sums.size or not sums[:, :, 1].any(axis=1).all():
+        raise ValueError("both groups need a value")
+    weights = np.random.default_rng(seed).multinomial(
+        len(clusters), np.full(len(clusters), 1 / len(clusters)), size=resamples
+    )  # (R, C)
+    totals = np.einsum("rc,gcs->rgs", weights, sums)  # (R, 2, 2)
+    whole = totals[(totals[:, :, 1] > 0).all(axis=1)]  # a resample may have lost a group
+    means = whole[:, :, 0] / whole[:, :, 1]  # (R, 2)
+    low_end, high_end = np.percentile(means[:, 0] - means[:, 1], [2.5, 97.5])
+    mean = sums[:, :, 0].sum(axis=1) / sums[:, :, 1].sum(axis=1)  # (2,)
+    return Estimate(float(mean[0] - mean[1]), float(low_end), float(high_end))
+
+
+def mann_whitney(a: ArrayLike, b: ArrayLike) -> float:
+    """Two-sided p of the Mann-Whitney U test, with the correction for ties (scipy).
+
+    Raises:
+        ValueError: A side is empty.
+    """
+    from scipy.stats import mannwhitneyu
+
+    first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    if not first.size or not second.size:
+        raise ValueError("both sides need a value")
+    return float(mannwhitneyu(first, second, alternative="two-sided").pvalue)
 
 
 def auroc(positive: ArrayLike, negative: ArrayLike) -> float:

@@ -2,41 +2,49 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
-from sirl import profiling, records
+from sirl import profiling, readiness, records
 from sirl.layout import Split
 from sirl.models import resolve_device
 from sirl.progress import bar
-from sirl.records import Prompt
+from sirl.records import ProfiledResponse, Prompt
 from tasks.stage import Stage, main
+
+log = logging.getLogger(__name__)
 
 
 def run(stage: Stage) -> None:
-    """Samples, writes the responses and their summary."""
+    """Samples, writes the responses as they come, then their summary."""
     params, layout, role = stage.params.profile, stage.layout, stage.role
-    prompts = [
-        *_first(stage, "behaviours", params.harmful),
-        *_first(stage, "benign", params.benign),
-    ]
+    asked = profiling.plan(
+        _first(stage, "behaviours", params.harmful),
+        _first(stage, "benign", params.benign),
+        stage.params.attack.attacks,
+        params.attacked,
+    )
     device = resolve_device(stage.params.runtime.device)
     generator: Any = stage.params.backend.open(layout.model(role), device)
     responses = profiling.respond(
-        prompts,
+        asked,
         generator,
         params.sampling,
         samples=params.samples,
         seed=stage.params.seed,
         decode=generator.tokenizer.decode,
     )
-    total = len(prompts) * params.samples
-    rows = sorted(bar(responses, "profiling", total), key=lambda row: row.id)
-    records.write(layout.responses(role), rows)
-    summary = profiling.summarise(rows)
-    records.write_json(layout.profile(role), summary)
+    total = sum(len(group.prompts) for group in asked) * params.samples
+    records.write(layout.responses(role), bar(responses, "profiling", total))
+    summary = profiling.summarise(records.read(layout.responses(role), ProfiledResponse))
+    ready = readiness.assess(summary, params.samples)
+    records.write_json(layout.profile(role), {**summary, "readiness": asdict(ready)})
+    log.info("profile@%s: %s: %s", role, ready.verdict, "; ".join(ready.reasons))
+    together = summary["together"]
     numbers = ("gap_nats", "auroc", "cohens_d")
-    stage.tracker.metrics({k: summary[k] for k in numbers if summary[k] is not None})
+    stage.tracker.metrics({k: together[k] for k in numbers if together[k] is not None})
     stage.tracker.artifact(layout.profile(role))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sirl import records, training
+from sirl.errors import TrainingError
 from sirl.layout import Split
 from sirl.models import resolve_device
 from sirl.progress import bar
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 
 def run(stage: Stage) -> None:
     """Trains, then writes model, steps, samples and summary; the resume state is removed last."""
+    _require_instinct(stage)
     device = resolve_device(stage.params.runtime.device)
     from sirl.training.launched import launch
     from sirl.training.run import Data, Job
@@ -51,6 +53,21 @@ def run(stage: Stage) -> None:
     result = launch(job, params.launch) if params.launch else params.method.train(job)
     _write(stage, result)
     shutil.rmtree(state, ignore_errors=True)
+
+
+def _require_instinct(stage: Stage) -> None:
+    """Refuses to train by entropy what has no instinct to reinforce.
+
+    Raises:
+        TrainingError: The base model's profile says so, and `train.force` is not set.
+    """
+    params = stage.params.train
+    ready = records.read_json(stage.layout.profile("base"))["readiness"]
+    if params.method.name == "sirl" and ready["verdict"] == "none" and not params.force:
+        raise TrainingError(
+            f"the base model shows no instinct to reinforce: {'; '.join(ready['reasons'])}",
+            "Start from a model that refuses (base.adapter), or set train.force",
+        )
 
 
 def _line(row: dict[str, float], params: TrainParams) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from sirl.config import Params
 from sirl.gate import Decision
 from sirl.layout import ModelRole
+from sirl.readiness import Readiness
 from sirl.records import Outcome, ProfiledResponse, TrainSample, Transcript
 
 
@@ -78,21 +79,37 @@ class Group:
 
 @dataclass(frozen=True)
 class Position:
-    """Mean token entropy, nats, at one position of `n` responses."""
+    """Mean token entropy, nats, at one position of `n` responses, with its 95 % interval."""
 
     position: int
     entropy: float
+    low: float
+    high: float
     n: int
+
+
+@dataclass(frozen=True)
+class Signal:
+    """Response entropy of refusals against compliance. `p` is Mann-Whitney's; what too few
+    responses cannot tell is None."""
+
+    groups: Mapping[str, Group]
+    gap_nats: float | None
+    gap_low: float | None
+    gap_high: float | None
+    auroc: float | None
+    cohens_d: float | None
+    p: float | None
 
 
 @dataclass(frozen=True)
 class Profile:
     """The entropy profile of one model over its responses to harmful requests."""
 
-    groups: Mapping[str, Group]
-    gap_nats: float | None
-    auroc: float | None
+    together: Signal
+    by_attack: Mapping[str, Signal]
     by_position: Mapping[str, tuple[Position, ...]]
+    readiness: Readiness
 
 
 @dataclass(frozen=True)

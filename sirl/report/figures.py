@@ -81,11 +81,12 @@ def _mark(svg: Element, scale: Scale, mark: Mark, y: float) -> None:
 
 @dataclass(frozen=True)
 class Line:
-    """A named series of (x, y) points."""
+    """A named series of (x, y) points, and where there is one a band of (x, low, high)."""
 
     name: str
     style: Style
     points: tuple[tuple[float, float], ...]
+    band: tuple[tuple[float, float, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,10 @@ def lines(chart: Chart) -> Markup | None:
     for flag in chart.flags:
         _flag(svg, x, flag, above, y.start)
     for line in drawn:
+        if line.band:
+            edge = [(x(a), y(high)) for a, _, high in line.band]
+            edge += [(x(a), y(low)) for a, low, _ in reversed(line.band)]
+            add(svg, "path", css=f"band {line.style}", d=path(edge))
         points = [(x(a), y(b)) for a, b in _thinned(line.points)]
         add(svg, "path", css=f"line {line.style}", d=path(points))
         for px, py in points if len(points) <= 12 else points[-1:]:

@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from sirl.records import Transcript
-from sirl.report import examples, sections, signals, wordings, words
+from sirl.report import examples, profiled, sections, signals, wordings, words
 from sirl.report.data import ReportData
 
 _HERE = Path(__file__).parent
@@ -68,7 +68,8 @@ def _context(data: ReportData) -> dict[str, Any]:
         "alarm_words": signals.alarm_words(data),
         "training_figures": signals.training_figures(data),
         "training_samples": signals.sampled(data),
-        "profiles": signals.profiles(data),
+        "profiles": profiled.profiles(data),
+        "readiness": profiled.readiness_words(data.base),
         "coloured": signals.coloured(data),
         "levels": signals.LEVELS,
         "benchmarks": benchmarks,

@@ -1,17 +1,16 @@
-"""The entropy side of the page: training curves, entropy of refusals, tokens coloured by
-entropy."""
+"""Training curves, and responses token by token, coloured by entropy."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from sirl.layout import ROLES, ModelRole
-from sirl.records import Outcome, ProfiledResponse, TrainSample
+from sirl.layout import ROLES
+from sirl.records import ProfiledResponse, TrainSample
 from sirl.report import figures, words
-from sirl.report.data import ModelData, Position, ReportData, Training
+from sirl.report.data import ReportData, Training
 from sirl.report.figures import Chart, Flag, Line, Style
 
 LEVELS = (0.1, 0.3, 0.7, 1.2, 2.0, 3.0)
@@ -106,86 +105,6 @@ def _spans(steps: Sequence[int]) -> str:
         else:
             runs.append([step])
     return ", ".join(str(r[0]) if len(r) == 1 else f"{r[0]} to {r[-1]}" for r in runs)
-
-
-@dataclass(frozen=True)
-class Profiled:
-    """The entropy profile of one model: figures, or None where there is nothing to draw."""
-
-    model: ModelRole
-    said: str
-    distribution: Markup | None
-    positions: Markup | None
-
-
-def profiles(data: ReportData) -> list[Profiled]:
-    """Entropy of refusals against compliance, both models on the same axis."""
-    values = {role: _entropies(model.responses) for role, model in data.models.items()}
-    highest = max((v for groups in values.values() for g in groups.values() for v in g), default=0)
-    top = 1.05 * highest or 1.0
-    curves = [rows for model in data.models.values() for rows in model.profile.by_position.values()]
-    tallest = 1.08 * max((row.entropy for rows in curves for row in rows), default=0)
-    return [_profiled(role, data.models[role], values[role], top, tallest) for role in ROLES]
-
-
-def _profiled(
-    role: ModelRole,
-    model: ModelData,
-    values: Mapping[Outcome, Sequence[float]],
-    top: float,
-    tallest: float,
-) -> Profiled:
-    title = f"Response entropy of the {role} model"
-    by_position = model.profile.by_position
-    drawn = (
-        Line("refusals", "refusal", _points(by_position["refusal"])),
-        Line("compliance", "compliance", _points(by_position["compliance"])),
-    )
-    chart = Chart(
-        f"Entropy by token position, {role} model",
-        "token position",
-        "Token entropy, nats",
-        drawn,
-        top=tallest,
-    )
-    return Profiled(
-        role,
-        _said(model),
-        figures.distribution(title, values["refusal"], values["compliance"], top),
-        figures.lines(chart),
-    )
-
-
-def _entropies(rows: Sequence[ProfiledResponse]) -> dict[Outcome, list[float]]:
-    """Response entropies, nats, of the responses to harmful requests, by outcome."""
-    groups: dict[Outcome, list[float]] = {"refusal": [], "compliance": []}
-    for row in rows:
-        if row.kind == "harmful" and row.outcome in groups and row.entropies:
-            groups[row.outcome].append(sum(row.entropies) / len(row.entropies))
-    return groups
-
-
-def _points(rows: Sequence[Position]) -> tuple[tuple[float, float], ...]:
-    return tuple((row.position + 1, row.entropy) for row in rows)
-
-
-def _said(model: ModelData) -> str:
-    """What the profile shows, in words that also hold for an empty group."""
-    profile = model.profile
-    refused, complied = (profile.groups[name].n for name in ("refusal", "compliance"))
-    if not refused or not complied:
-        all_of = "refused" if refused else "complied with" if complied else "answered unreadably"
-        return f"Every harmful request was {all_of}: there are no two groups to compare."
-    if profile.gap_nats is None or profile.auroc is None:
-        return (
-            f"{words.counted(refused, 'refusal')} against {complied} of compliance: "
-            "too few to compare."
-        )
-    side = "lower" if profile.gap_nats > 0 else "higher"
-    return (
-        f"Refusals are {words.nats(abs(profile.gap_nats))} {side} than compliance; "
-        f"AUROC {words.number(profile.auroc)} (0.5 is no signal, 1 a perfect one)."
-    )
 
 
 @dataclass(frozen=True)

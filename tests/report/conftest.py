@@ -17,6 +17,7 @@ from sirl import config, evaluation, gate, records
 from sirl.generation import Sampling
 from sirl.layout import ROLES, Layout
 from sirl.profiling import summarise
+from sirl.readiness import assess
 from sirl.records import Message, Outcome, ProfiledResponse, TrainSample, Transcript, Verdict
 from sirl.report.data import ReportData
 from sirl.report.loading import load
@@ -208,15 +209,27 @@ def _profile(layout: Layout, role: str, story: Story, rng: random.Random) -> Non
             scale *= rng.gammavariate(6, 1 / 6)
             entropies = tuple(round(rng.gammavariate(3, scale), 4) for _ in tokens)
             name = f"made-up-{kind}/{index:03d}"
+            attack = "benign" if kind == "benign" else "direct" if index < 48 else "prefill"
             outcome: Any = "refusal" if refuses else "compliance"
             request = asked[index % len(asked)]
             rows.append(
                 ProfiledResponse(
-                    f"{name}:0", name, kind, request, text, tokens, entropies, "stop", outcome
+                    f"{attack}:{name}:0",
+                    name,
+                    attack,
+                    kind,
+                    request,
+                    text,
+                    tokens,
+                    entropies,
+                    "stop",
+                    outcome,
                 )
             )
     records.write(layout.responses(role), rows)
-    records.write_json(layout.profile(role), summarise(rows))
+    summary = summarise(rows)
+    ready = asdict(assess(summary, 1))
+    records.write_json(layout.profile(role), {**summary, "readiness": ready})
 
 
 def _training(layout: Layout, story: Story, rng: random.Random) -> None:

@@ -149,14 +149,20 @@ def test_nothing_refused_and_nothing_benign_is_said_in_words(report_data: Make) 
 def test_only_refusals_leaves_an_empty_group(report_data: Make) -> None:
     data = report_data()
     refused = tuple(replace(row, outcome="refusal") for row in data.trained.responses)
-    profile = replace(
-        data.trained.profile,
+    signal = data.trained.profile.together
+    signal = replace(
+        signal,
         groups={
-            "refusal": replace(data.trained.profile.groups["refusal"], n=64),
-            "compliance": replace(data.trained.profile.groups["compliance"], n=0, entropy=None),
+            "refusal": replace(signal.groups["refusal"], n=64),
+            "compliance": replace(signal.groups["compliance"], n=0, entropy=None),
         },
         gap_nats=None,
         auroc=None,
+    )
+    profile = replace(
+        data.trained.profile,
+        together=signal,
+        by_attack={"direct": signal},
         by_position={"refusal": (), "compliance": ()},
     )
     trained = replace(data.trained, responses=refused, profile=profile)

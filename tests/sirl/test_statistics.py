@@ -10,6 +10,8 @@ import pytest
 from sirl.statistics import (
     auroc,
     cohens_d,
+    gap_of_means,
+    mann_whitney,
     mcnemar,
     mean_of_rates,
     paired_difference,
@@ -100,3 +102,31 @@ def test_cohens_d() -> None:
     assert cohens_d([0, 2], [2, 4]) == pytest.approx(-2 / math.sqrt(2))
     assert math.isnan(cohens_d([1], [1, 2]))
     assert math.isnan(cohens_d([1, 1], [2, 2]))
+
+
+def test_gap_of_means_by_hand() -> None:
+    high, low = {"a": (6.0, 2), "b": (1.0, 1)}, {"b": (1.0, 1), "c": (0.0, 1)}
+    gap = gap_of_means(high, low)
+    assert gap.value == pytest.approx(7 / 3 - 1 / 2)
+    assert gap.low < gap.value < gap.high
+    assert gap_of_means(high, low) == gap  # the resampling is seeded
+    with pytest.raises(ValueError, match="both groups"):
+        gap_of_means(high, {})
+
+
+def test_gap_of_means_resamples_clusters_whole() -> None:
+    # One prompt holds all the spread: its eight responses are one observation, not eight.
+    whole = {"a": (8.0, 8), **{f"{i}": (0.0, 1) for i in range(8)}}
+    split = {f"a{i}": (1.0, 1) for i in range(8)} | {f"{i}": (0.0, 1) for i in range(8)}
+    low = {f"{i}": (0.0, 1) for i in range(8)}
+    wide, narrow = gap_of_means(whole, low), gap_of_means(split, low)
+    assert wide.value == narrow.value == 0.5
+    assert wide.high - wide.low > 1.5 * (narrow.high - narrow.low)
+
+
+def test_mann_whitney_by_hand() -> None:
+    # U = 0 of 4 x 4: the exact two-sided p is 2 / C(8, 4).
+    assert mann_whitney([1, 2, 3, 4], [5, 6, 7, 8]) == pytest.approx(2 / 70)
+    assert mann_whitney([1, 1, 1], [1, 1, 1]) == 1.0
+    with pytest.raises(ValueError, match="both sides"):
+        mann_whitney([], [1.0])
