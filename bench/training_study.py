@@ -1,12 +1,12 @@
-"""Two studies of what training does to one model, on the prompts and the base model of the last
-`make run`: what cures over-refusal and at what price, and how SIRL compares with other methods.
+"""What does training do to one model? Cures of over-refusal and their price, and SIRL against other
+methods, on the prompts and the base model of the last `make run`.
 
-    python -m bench.training_study anchors             every variant, three seeds
-    python -m bench.training_study methods -s 1        every method, one seed
-    python -m bench.training_study anchors -v mine -s 1 --set train.anchor.weight=2
+    python -m bench.training_study                     every variant and its seeds
+    python -m bench.training_study -v plain -s 1       one cell
+    python -m bench.training_study -v mine -s 1 --set train.anchor.weight=2
 
-A cell trains and attacks one variant with one seed and is a line of bench/results/<study>.jsonl: a
-killed study goes on where it was. At the end the table is printed, and bench/results/<study>.svg
+A cell trains and attacks one variant with one seed and is a line of bench/results/training.jsonl: a
+killed study goes on where it was. At the end the table is printed, and bench/results/training.svg
 shows DSR against over-refusal.
 """
 
@@ -31,33 +31,31 @@ from tasks.stage import bound_threads
 
 log = logging.getLogger(__name__)
 
-RESULTS = Path(__file__).parent / "results"
-PLAIN = ["train.anchor=null"]
-STUDIES: dict[str, dict[str, list[str]]] = {
-    "anchors": {
-        "base": [],
-        "plain": PLAIN,
-        "default": [],
-    },
-    "methods": {
-        "base": [],
-        "sirl": PLAIN,
-        "sirl, anchored": [],
-        **{
-            name: [f"train.method={{name: {name}}}", *PLAIN]
-            for name in (
-                "sft",
-                "dpo",
-                "reward_model",
-                "best_of_n",
-                "minimum_perplexity",
-                "random",
-                "negated_entropy",
-            )
-        },
-    },
+RESULTS = Path(__file__).parent / "results" / "training.jsonl"
+PLAIN = [
+    "train.anchor=null",
+    "train.steps=20",
+    "train.learning_rate=1e-5",
+    "train.schedule=constant",
+]
+OTHERS = (
+    "sft",
+    "dpo",
+    "reward_model",
+    "best_of_n",
+    "minimum_perplexity",
+    "random",
+    "negated_entropy",
+)
+VARIANTS: dict[str, list[str]] = {
+    "base": [],
+    "plain": PLAIN,
+    "default": [],
+    **{name: [*PLAIN, f"train.method={{name: {name}}}"] for name in OTHERS},
 }
-"""Study -> variant -> settings over params.yaml; the guards watch but do not stop."""
+"""Variant -> settings over params.yaml; the guards watch but do not stop."""
+SEEDS = {"base": [0], "plain": [1, 2, 3], "default": [1, 2, 3]}
+"""Of the other methods one seed is run."""
 RATES = ("direct", "attacked", "benign")
 UNGUARDED = ["train.guards.benign_refusal_rise=1", "train.guards.harmful_refusal_enough=1"]
 EVALUATION = ["attack.behaviours=100", "attack.attacked=24", "attack.benign=120"]
@@ -137,11 +135,11 @@ def _short(row: dict[str, float]) -> str:
     return " ".join(f"{name} {row[name]:.3g}" for name in names if name in row)
 
 
-def finished(path: Path) -> dict[str, dict[str, Any]]:
+def finished() -> dict[str, dict[str, Any]]:
     """The cells that are there, by id."""
-    if not path.exists():
+    if not RESULTS.exists():
         return {}
-    return {row["id"]: row for row in map(json.loads, path.read_text().splitlines())}
+    return {row["id"]: row for row in map(json.loads, RESULTS.read_text().splitlines())}
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -194,28 +192,26 @@ def plot(rows: Sequence[dict[str, Any]]) -> str:
 def main() -> None:
     """Runs the missing cells, then shows all."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("study", choices=STUDIES)
-    parser.add_argument("-v", "--variants", nargs="+", help="some of them, or one of your own")
-    parser.add_argument("-s", "--seeds", nargs="+", type=int, default=[1, 2, 3])
+    parser.add_argument("-v", "--variants", nargs="+", default=list(VARIANTS))
+    parser.add_argument("-s", "--seeds", nargs="+", type=int, help="in place of each variant's own")
     parser.add_argument("--set", nargs="+", default=[], help="settings over those of the variants")
     parser.add_argument("--root", type=Path, default=Path(), help="where artifacts/ is")
     arguments = parser.parse_args()
     logging.basicConfig(level="INFO", format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("httpx").setLevel("WARNING")
     bound_threads(0)
-    layout, variants = Layout(arguments.root), STUDIES[arguments.study]
-    results = RESULTS / f"{arguments.study}.jsonl"
-    for variant in arguments.variants or variants:
-        for seed in [0] if variant == "base" else arguments.seeds:
-            if f"{variant}/{seed}" in finished(results):
+    layout = Layout(arguments.root)
+    for variant in arguments.variants:
+        for seed in arguments.seeds or SEEDS.get(variant, [1]):
+            if f"{variant}/{seed}" in finished():
                 continue
-            row = cell(variant, [*variants.get(variant, []), *arguments.set], seed, layout)
-            with results.open("a") as out:
+            row = cell(variant, [*VARIANTS.get(variant, []), *arguments.set], seed, layout)
+            with RESULTS.open("a") as out:
                 out.write(json.dumps(row) + "\n")
             log.info("%s", {k: v for k, v in row.items() if k not in ("settings", "last")})
-    rows = list(finished(results).values())
+    rows = list(finished().values())
     print(table(rows))
-    results.with_suffix(".svg").write_text(plot(rows))
+    RESULTS.with_suffix(".svg").write_text(plot(rows))
 
 
 if __name__ == "__main__":

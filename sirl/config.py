@@ -152,6 +152,8 @@ class TrainParams(Spec):
     group: Annotated[int, Field(ge=2)] = 4
     """Responses to one prompt. A group of 1 has no advantage."""
     learning_rate: PositiveFloat = 1e-6
+    schedule: Literal["constant", "linear"] = "constant"
+    """Of the learning rate; `linear` falls to 0 at the last step."""
     beta: NonNegativeFloat = 0.001
     """Weight of the KL to the base model on the sampled responses (paper: 0.001)."""
     clip: PositiveFloat = 0.2

@@ -16,6 +16,10 @@ import torch
 from sirl.generation import Generator, Request, Sampling
 from sirl.records import Message, Prompt
 
+ROWS = 4
+"""Rows in one sequence: attention grows with the square of its length, and a matrix product needs
+some length to be fast."""
+
 
 @dataclass(frozen=True)
 class AnchorRow:

@@ -28,7 +28,7 @@ def arguments(job: Job) -> dict[str, Any]:
         "use_cpu": job.device == "cpu",
         "max_steps": params.steps,
         "learning_rate": params.learning_rate,
-        "lr_scheduler_type": "constant",
+        "lr_scheduler_type": params.schedule,
         "bf16": params.dtype == "bfloat16",
         "gradient_checkpointing": params.gradient_checkpointing,
         "logging_steps": 1,

@@ -3,6 +3,7 @@ log-probabilities. Rollouts that know no entropy are told it. Nothing else is ov
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -132,21 +133,28 @@ class SirlTrainer(GRPOTrainer):  # type: ignore[misc]
         processes add up to the weight times the mean KL over the step's rows."""
         parts = int(self.current_gradient_accumulation_steps)
         world = int(self.accelerator.num_processes)
-        step = self._anchor_rows(params.prompts_per_step)
-        first = (self._step % parts) * world + int(self.accelerator.process_index)
-        rows = step[first :: parts * world]
-        # Processes call the model alike or wait for each other for ever: one without a row of its
-        # own runs one at no weight.
+        step, chunks = self._anchor_rows(params.prompts_per_step), parts * world
+        rows = step[(self._step % parts) * world + int(self.accelerator.process_index) :: chunks]
+        # Processes call the model alike or wait for each other for ever: as often as the one with
+        # the most rows.
+        passes = math.ceil(len(step) / chunks / anchor.ROWS)
+        packs = [rows[index * anchor.ROWS :][: anchor.ROWS] for index in range(passes)]
+        total = torch.stack([self._divergence(model, pack, params) for pack in packs]).sum()
+        everywhere = self.accelerator.reduce(total.detach(), reduction="sum").item()
+        self._metrics["train"]["anchor_kl"].append(everywhere * parts / params.prompts_per_step)
+        # Gradients add up over micro-batches and are averaged over processes.
+        return params.weight * total / params.prompts_per_step * world
+
+    def _divergence(
+        self, model: torch.nn.Module, rows: Sequence[anchor.AnchorRow], params: AnchorParams
+    ) -> torch.Tensor:
+        """KL(reference || policy) summed over rows; of none, a row is read at no weight."""
         batch = anchor.pack(rows or self.anchor_rows[:1], self.accelerator.device)
         with torch.no_grad(), self._as_reference() as reference, self.accelerator.autocast():
             target = anchor.predicting_logits(reference, batch) / params.temperature  # (N, V)
         with self.accelerator.autocast():
             policy = anchor.predicting_logits(model, batch)  # (N, V)
-        total = anchor.divergence(target, policy, batch.lengths) * bool(rows)
-        everywhere = self.accelerator.reduce(total.detach(), reduction="sum").item()
-        self._metrics["train"]["anchor_kl"].append(everywhere * parts / params.prompts_per_step)
-        # Gradients add up over micro-batches and are averaged over processes.
-        return params.weight * total / params.prompts_per_step * world
+        return anchor.divergence(target, policy, batch.lengths) * bool(rows)
 
     def _anchor_rows(self, count: int) -> list[anchor.AnchorRow]:
         """The rows of this optimiser step, which alone decides them."""

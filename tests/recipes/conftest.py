@@ -26,6 +26,7 @@ TINY = {
     },
     "profile": {"harmful": 6, "benign": 6, "sampling": {"max_new_tokens": 8, "temperature": 1.0}},
     "train": {
+        "force": True,  # a model of random weights refuses nothing
         "steps": 4,
         "prompts_per_step": 2,
         "group": 2,

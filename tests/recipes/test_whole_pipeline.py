@@ -123,6 +123,18 @@ def test_killed_and_run_again_ends_in_the_same_bytes(
     assert not list(project.glob(".sirl/state/*"))
 
 
+def test_a_model_without_an_instinct_is_not_trained(project: Path) -> None:
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    params["train"]["force"] = False
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    run = [sys.executable, "-m", "tasks.train"]
+    done = subprocess.run(run, cwd=project, capture_output=True, text=True)
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-1]
+    assert "no instinct to reinforce: it refuses 0 % of harmful" in last
+    assert "train.force" in last
+
+
 def test_overrides_leave_the_checkout_alone_and_share_its_cache(project: Path, sirl: Sirl) -> None:
     before, params = digests(project), (project / "params.yaml").read_text()
     done = sirl("run", "--set", "train.steps=1", "--to", "train")
