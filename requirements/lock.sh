@@ -14,3 +14,5 @@ options="--universal --python-version 3.11 --quiet --no-header --no-annotate $sk
 $uv pip compile dev.in $options -o dev.txt
 $uv pip compile worker.in $options -c dev.txt -o worker.txt
 $uv pip compile orchestrator.in $options -c dev.txt -o orchestrator.txt
+$uv pip compile vllm.in --override vllm.override --python-platform linux --python-version 3.11 \
+    --quiet --no-header --no-annotate $skip -o vllm.txt

@@ -29,6 +29,7 @@ from sirl.judges import JudgeSpec
 from sirl.models import ModelSpec
 from sirl.prompts import SourceSpec
 from sirl.spec import Spec
+from sirl.training.backends import RolloutSpec, TransformersRollouts, VllmServerRollouts
 from sirl.training.methods import MethodSpec, Sirl
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -136,6 +137,8 @@ class TrainParams(Spec):
     method: MethodSpec = Sirl()
     launch: Path | None = None
     """An accelerate config (infra/accelerate/) for several processes; null is this one alone."""
+    rollouts: RolloutSpec = TransformersRollouts()
+    """Who samples the responses."""
     steps: PositiveInt = 20
     prompts_per_step: PositiveInt = 4
     group: Annotated[int, Field(ge=2)] = 4
@@ -170,6 +173,11 @@ class TrainParams(Spec):
     def _consistent(self) -> TrainParams:
         if self.anchor and self.beta == 0 and self.lora is None:
             raise ValueError("train.anchor needs a reference model: set train.beta above 0")
+        server = isinstance(self.rollouts, VllmServerRollouts)
+        if server and self.reward_temperature != self.temperature:
+            raise ValueError(
+                "vllm_server reads entropy at train.temperature: set train.reward_temperature to it"
+            )
         responses = self.prompts_per_step * self.group
         if responses > self.micro_batch and responses % self.micro_batch:
             raise ValueError(

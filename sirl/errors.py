@@ -35,13 +35,23 @@ class ModelError(SirlError):
 
 
 class MissingPackageError(SirlError):
-    """An optional package is not installed; the mend is its install command."""
+    """An optional package is not installed; the mend is its install command.
 
-    def __init__(self, package: str, needed_for: str, *, no_deps: bool = False) -> None:
-        flag = "--no-deps " if no_deps else ""
+    Args:
+        package: Its name.
+        needed_for: What asks for it.
+        no_deps: Install it without its dependencies.
+        lock: The lock of the environment that has it, where it does not fit in this one.
+    """
+
+    def __init__(
+        self, package: str, needed_for: str, *, no_deps: bool = False, lock: str = ""
+    ) -> None:
+        flag = "--no-deps " if no_deps or lock else ""
+        what = f"-r {lock}, in an environment of its own" if lock else package
         super().__init__(
             f"package {package} is not installed, needed for {needed_for}",
-            f"Install it: pip install {flag}{package}",
+            f"Install it: pip install {flag}{what}",
         )
 
 

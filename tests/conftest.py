@@ -19,7 +19,7 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def write_tiny_model(folder: Path, *, seed: int = 0) -> Path:
+def write_tiny_model(folder: Path, *, seed: int = 0, heads: int = 4) -> Path:
     """A two-layer random Llama over bytes, with a chat template and an end token."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -41,8 +41,8 @@ def write_tiny_model(folder: Path, *, seed: int = 0) -> Path:
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        num_attention_heads=heads,
+        num_key_value_heads=heads // 2,
         max_position_embeddings=1024,
         bos_token_id=0,
         eos_token_id=1,

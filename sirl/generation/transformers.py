@@ -181,18 +181,19 @@ class TransformersGenerator:
         if recorder.logprobs:
             logprobs = torch.stack(recorder.logprobs, dim=1).tolist()  # (B, T)
         for index, (ids, request) in enumerate(batch):
-            yield self._completion(
+            yield self.completion(
                 request, len(ids), tokens[index], entropies[index], logprobs[index]
             )
 
-    def _completion(
+    def completion(
         self,
         request: Request,
         prompt_tokens: int,
-        row: list[int],
-        entropies: list[float],
-        logprobs: list[float],
+        row: Sequence[int],
+        entropies: Sequence[float],
+        logprobs: Sequence[float],
     ) -> Completion:
+        """What `request` got: the sampled tokens up to the first end token."""
         ends = [index for index, token in enumerate(row) if token in self.end_ids]
         length = ends[0] + 1 if ends else len(row)
         return Completion(

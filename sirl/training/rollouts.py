@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from sirl.errors import TrainingError
@@ -16,6 +17,7 @@ from sirl.training.mirror import Mirror
 from sirl.training.rewards import Reward
 
 if TYPE_CHECKING:
+    import torch
     from trl import GRPOTrainer
 
 
@@ -24,6 +26,8 @@ class Rollouts:
 
     Attributes:
         last: The responses of this process to the newest step.
+        awaits_entropy: Whether they have no entropy yet: the trainer's next pass over them tells it
+            to `measure`.
         prompts: The prompts they answer, as text.
         prompt_ids: Their `Prompt.id`s, and `rewards` what the reward made of each: `scored` fills
             both.
@@ -40,10 +44,19 @@ class Rollouts:
         self.sampling = sampling
         self.seed = seed
         self.journal = journal
+        self.awaits_entropy = False
         self.last: list[Completion] = []
         self.prompts: list[str] = []
         self.prompt_ids: list[str] = []
         self.rewards: list[float] = []
+
+    def starting(self) -> AbstractContextManager[Any]:
+        """Around the making of the trainer: what this backend wants of it."""
+        return nullcontext()
+
+    def measure(self, entropies: torch.Tensor) -> None:
+        """Takes the entropies, (B, T) nats, that the newest responses were missing."""
+        raise NotImplementedError("these rollouts record entropy while they sample")
 
     def __call__(
         self, prompts: Sequence[list[dict[str, str]]], trainer: GRPOTrainer
@@ -52,7 +65,7 @@ class Rollouts:
 
         Returns:
             `prompt_ids` and `completion_ids` (B lists of ids), `logprobs` of the sampled tokens,
-            and for rewards `request` (B ids), `entropy` and `logprob` (B response means, nats).
+            and for rewards `request` (B ids) and `logprob` (B response means, nats).
         """
         step = int(trainer.state.global_step)
         first = int(trainer.accelerator.process_index) * len(prompts)
@@ -60,10 +73,9 @@ class Rollouts:
             Request(f"{step}/{first + index}", tuple(Message(**turn) for turn in prompt))  # type: ignore[arg-type]
             for index, prompt in enumerate(prompts)
         ]
-        done = self.journal.recall(request.id for request in requests)
+        done = self._recall([request.id for request in requests])
         if done is None:
-            self.mirror.sync(trainer.accelerator.unwrap_model(trainer.model), step)
-            answers = self.mirror.generator.generate(requests, self.sampling, seed=self.seed)
+            answers = self._sample(requests, trainer)
             done = {completion.id: completion for completion in answers}
             self.journal.keep(done.values())
         self.last = [done[request.id] for request in requests]
@@ -73,16 +85,27 @@ class Rollouts:
             "completion_ids": [list(completion.token_ids) for completion in self.last],
             "logprobs": [list(completion.logprobs) for completion in self.last],
             "request": [request.id for request in requests],
-            "entropy": [completion.entropy for completion in self.last],
             "logprob": [completion.logprob for completion in self.last],
         }
 
+    def _recall(self, ids: Sequence[str]) -> dict[str, Completion] | None:
+        """What a killed run had sampled already, if it had all of it."""
+        return self.journal.recall(ids)
+
+    def _sample(self, requests: Sequence[Request], trainer: GRPOTrainer) -> Iterable[Completion]:
+        """The responses of the policy as it is now, in any order."""
+        policy = trainer.accelerator.unwrap_model(trainer.model)
+        self.mirror.sync(policy, int(trainer.state.global_step))
+        return self.mirror.generator.generate(requests, self.sampling, seed=self.seed)
+
     def scored(self, reward: Reward) -> Reward:
-        """`reward`, remembered for the samples, and refused where it is not finite."""
+        """`reward`, given the column `entropy` (B response means, nats), remembered for the
+        samples, and refused where it is not finite."""
 
         @functools.wraps(reward)
         def remembered(**columns: Any) -> list[float]:
             self.prompt_ids = columns["prompt_id"]
+            columns["entropy"] = [completion.entropy for completion in self.last]
             self.rewards = reward(**columns)
             wrong = [i for i, value in enumerate(self.rewards) if not math.isfinite(value)]
             if wrong:

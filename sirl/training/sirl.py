@@ -23,7 +23,6 @@ from sirl.training import anchor, budget, guards, loop, policy
 from sirl.training.journal import Journal
 from sirl.training.mirror import Mirror
 from sirl.training.rewards import Reward
-from sirl.training.rollouts import Rollouts
 from sirl.training.run import Job, Result
 from sirl.training.trainer import SirlTrainer
 from sirl.training.watch import RolloutWatch
@@ -47,7 +46,9 @@ def train(job: Job, reward: Reward) -> Result:
     rank = PartialState(cpu=job.device == "cpu").process_index
     mirror = Mirror(model, tokenizer, params, job.device)
     journal = Journal(job.state / f"rollouts-{rank}.jsonl")
-    rollouts = Rollouts(mirror, budget.sampling(params), seed=job.seed, journal=journal)
+    rollouts = params.rollouts.open()(
+        mirror, budget.sampling(params), seed=job.seed, journal=journal
+    )
     base_probe = guards.refusal_share(data.probe, mirror.generator)
     watch = RolloutWatch(rollouts, job, base_probe)
     trainer = SirlTrainer(
@@ -110,4 +111,5 @@ def _trl_config(job: Job) -> GRPOConfig:
         loss_type="grpo",  # the paper's: mean over a response, then over responses
         scale_rewards="group",
         shuffle_dataset=False,  # the train split is shuffled already, by its seed
+        **params.rollouts.trl(params.max_prompt_tokens + params.max_new_tokens),
     )

@@ -1,5 +1,5 @@
 """TRL's GRPO trainer plus the anchor term, and on a CPU a cheaper way to the same
-log-probabilities. Nothing else is overridden."""
+log-probabilities. Rollouts that know no entropy are told it. Nothing else is overridden."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ class SirlTrainer(GRPOTrainer):  # type: ignore[misc]
         anchor_per_step: int,
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, rollout_func=rollouts, **kwargs)
+        with rollouts.starting():
+            super().__init__(*args, rollout_func=rollouts, **kwargs)
         self.rollouts = rollouts
         self.anchor_rows = anchor_rows
         self.anchor_weight = anchor_weight
@@ -64,6 +65,20 @@ class SirlTrainer(GRPOTrainer):  # type: ignore[misc]
         return loss
 
     def _get_per_token_logps_and_entropies(
+        self, model: torch.nn.Module, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """See `_score`. The first pass after sampling is that of the importance-sampling
+        correction: where the sampler could not tell the entropies, this same pass does."""
+        wanted = self.rollouts.awaits_entropy
+        if wanted:
+            kwargs["compute_entropy"] = True
+        scored = self._score(model, *args, **kwargs)
+        if wanted:
+            assert model is self.model and scored[1] is not None
+            self.rollouts.measure(scored[1])
+        return scored
+
+    def _score(
         self,
         model: torch.nn.Module,
         input_ids: torch.Tensor,
