@@ -38,6 +38,7 @@ from sirl.training.backends import VllmRollouts, VllmServerRollouts
 from sirl.training.rollouts import Rollouts
 from sirl.training.rollouts_server import ServerRollouts
 from sirl.training.run import Job
+from sirl.training.trainer import SirlTrainer
 from tests.conftest import write_tiny_model
 from tests.training.test_train import DATA, SMALL, run, timeless, weights
 
@@ -128,14 +129,14 @@ def test_the_corrections_pass_tells_the_entropy_and_there_is_no_other_pass(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passes: list[bool] = []
-    original = GRPOTrainer._get_per_token_logps_and_entropies
+    original = SirlTrainer._score
 
     def spied(self: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
         if model is self.model and not torch.is_grad_enabled():
             passes.append(kwargs.get("compute_entropy", False))
         return original(self, model, *args, **kwargs)
 
-    monkeypatch.setattr(GRPOTrainer, "_get_per_token_logps_and_entropies", spied)
+    monkeypatch.setattr(SirlTrainer, "_score", spied)
     monkeypatch.setattr(Unmeasured, "truth", {}, raising=False)
     result = standing_in(tiny_model, tmp_path, Unmeasured, samples_per_step=4)
     assert passes == [True] * SMALL["steps"]

@@ -10,7 +10,9 @@ import torch
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
+from sirl.generation import Sampling
 from sirl.models import load_model, load_tokenizer
+from sirl.training.rollouts import Rollouts
 from sirl.training.trainer import SirlTrainer
 
 IDS = torch.tensor([[1, 1, 40, 41, 42, 50, 51, 52], [9, 8, 7, 6, 5, 60, 61, 1]])
@@ -30,14 +32,14 @@ def trainer(tiny_model: Path, tmp_path: Path) -> Any:
         num_generations=2,
         gradient_checkpointing=False,
     )
-    rollouts: Any = lambda *_: {}  # noqa: E731
+    nobody: Any = None
     return SirlTrainer(
         model=load_model(tiny_model, "float32"),
         args=args,
         train_dataset=Dataset.from_list([{"prompt": "never read"}]),
         processing_class=load_tokenizer(tiny_model),
         reward_funcs=lambda **_: [],
-        rollouts=rollouts,
+        rollouts=Rollouts(nobody, Sampling(), seed=0, journal=nobody),  # never asked
         anchor_rows=[],
         anchor_weight=0.0,
         anchor_per_step=0,
