@@ -87,9 +87,10 @@ def answered(
         request=behaviour.text,
         messages=messages,
         response=done.text,
-        response_tokens=len(done.token_ids),
+        response_tokens=done.response_tokens,
         entropy=round(done.entropy, 6) if done.entropies else None,
         finish=done.finish,
+        note=done.note,
     )
 
 

@@ -20,6 +20,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from sirl.entropy import entropy
 from sirl.generation import Request, Sampling
+from sirl.generation.tokens import encode, split
 from sirl.models import end_token_ids, load_model, load_tokenizer
 from sirl.records import Completion
 
@@ -99,15 +100,21 @@ class TransformersGenerator:
         model: In eval mode, on its device.
         tokenizer: Left-padding, with a chat template.
         batch_tokens: Upper bound of sequences x (prompt + new tokens) in a batch.
+        context: Longest prompt and response in tokens; None does not look.
     """
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_tokens: int
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        batch_tokens: int,
+        context: int | None = None,
     ) -> None:
         self.model = model
         self.tokenizer: Any = tokenizer
         self.batch_tokens = batch_tokens
-        self.end_ids = end_token_ids(model, tokenizer)
+        self.context = context
+        self.end_ids = end_token_ids(model.generation_config, tokenizer)
 
     @classmethod
     def load(
@@ -115,19 +122,13 @@ class TransformersGenerator:
     ) -> TransformersGenerator:
         """Loads a model folder onto a device."""
         model: Any = load_model(folder, dtype)
-        return cls(model.to(device).eval(), load_tokenizer(folder), batch_tokens)
+        context = getattr(model.config, "max_position_embeddings", None)
+        return cls(model.to(device).eval(), load_tokenizer(folder), batch_tokens, context)
 
     def encode(self, request: Request) -> list[int]:
         """Token ids of the templated chat, ready for the assistant's answer, the prefill
         included."""
-        messages = [{"role": m.role, "content": m.content} for m in request.messages]
-        text = self.tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=False
-        )
-        ids: list[int] = self.tokenizer(text + request.prefill, add_special_tokens=False)[
-            "input_ids"
-        ]
-        return ids
+        return encode(self.tokenizer, request)
 
     def generate(
         self, requests: Iterable[Request], sampling: Sampling, *, seed: int = 0
@@ -210,7 +211,7 @@ class TransformersGenerator:
     def loglikelihoods(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
         """See `Generator.loglikelihoods`. Context and continuation are plain text, tokenised
         together."""
-        encoded = [self._split(context, continuation) for context, continuation in pairs]
+        encoded = [split(self.tokenizer, *pair) for pair in pairs]
         order = sorted(range(len(pairs)), key=lambda index: -len(encoded[index][0]))
         results: list[tuple[float, bool]] = [(0.0, True)] * len(pairs)
         start = 0
@@ -222,17 +223,6 @@ class TransformersGenerator:
                 results[index] = score
             start += size
         return results
-
-    def _split(self, context: str, continuation: str) -> tuple[list[int], int]:
-        """Ids of the joined text, and how many of them at the end belong to the continuation."""
-        joined: list[int] = self.tokenizer(context + continuation, add_special_tokens=False)[
-            "input_ids"
-        ]
-        head = len(self.tokenizer(context, add_special_tokens=False)["input_ids"])
-        if head == 0:  # something must come first to predict from
-            first = self.tokenizer.bos_token_id
-            return [self.tokenizer.eos_token_id if first is None else first, *joined], len(joined)
-        return joined, max(1, len(joined) - head)
 
     def _score_batch(self, batch: Sequence[tuple[list[int], int]]) -> list[tuple[float, bool]]:
         inputs = self.tokenizer.pad(
