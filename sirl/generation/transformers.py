@@ -1,5 +1,5 @@
-"""Generation in this process with transformers: length-sorted dynamic batches, entropy recorded
-while sampling.
+"""Generation in this process with transformers: length-sorted dynamic batches that share what their
+prompts begin with, entropy recorded while sampling.
 
 Sampling is by inverse transform with one uniform number a token, drawn from a stream seeded by the
 request's id: the response to a request does not depend on which batch it fell into, so an
@@ -10,6 +10,7 @@ differently in a batch of another shape).
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -20,6 +21,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from sirl.entropy import entropy
 from sirl.generation import Request, Sampling
+from sirl.generation.prefill import prefill
 from sirl.generation.tokens import encode, split
 from sirl.models import end_token_ids, load_model, load_tokenizer
 from sirl.records import Completion
@@ -93,6 +95,12 @@ def uniforms(request_id: str, seed: int, count: int) -> torch.Tensor:
     return torch.rand(count, generator=generator, dtype=torch.float64)
 
 
+def _too_long(request: Request, length: int, room: int) -> Completion:
+    """The answer to a chat that leaves no room for one."""
+    note = f"context window exceeded: {length} tokens, there is room for {max(room, 0)}"
+    return Completion(request.id, "", (), (), "error", length, note=note)
+
+
 class TransformersGenerator:
     """A `Generator` over one loaded model.
 
@@ -136,9 +144,13 @@ class TransformersGenerator:
         """See `Generator.generate`. Two equal calls give equal bytes."""
         stream = iter(requests)
         while window := list(islice(stream, WINDOW)):
+            encoded = [(self.encode(request), request) for request in window]
+            room = (self.context or sys.maxsize) - sampling.max_new_tokens
+            for ids, request in encoded:
+                if len(ids) > room:
+                    yield _too_long(request, len(ids), room)
             encoded = sorted(
-                ((self.encode(request), request) for request in window),
-                key=lambda pair: len(pair[0]),
+                (pair for pair in encoded if len(pair[0]) <= room), key=lambda pair: len(pair[0])
             )
             for batch in self._batches(encoded, sampling.max_new_tokens):
                 yield from self._generate_batch(batch, sampling, seed)
@@ -159,9 +171,7 @@ class TransformersGenerator:
         self, batch: Sequence[tuple[list[int], Request]], sampling: Sampling, seed: int
     ) -> Iterator[Completion]:
         new = sampling.max_new_tokens
-        inputs = self.tokenizer.pad(
-            {"input_ids": [ids for ids, _ in batch]}, return_tensors="pt", padding_side="left"
-        ).to(self.model.device)  # (B, P)
+        read = prefill(self.model, [ids for ids, _ in batch], self.tokenizer.pad_token_id)
         recorder = EntropySampler(
             torch.stack([uniforms(request.id, seed, new) for _, request in batch]).to(
                 self.model.device
@@ -169,14 +179,16 @@ class TransformersGenerator:
             sampling,
         )
         output = self.model.generate(
-            **inputs,
+            read.input_ids,
+            attention_mask=read.attention_mask,
+            past_key_values=read.past_key_values,
             max_new_tokens=new,
             do_sample=False,
             logits_processor=LogitsProcessorList([recorder]),
             pad_token_id=self.tokenizer.pad_token_id,
             eos_token_id=sorted(self.end_ids),
         )  # (B, P + T)
-        tokens = output[:, inputs["input_ids"].shape[1] :].tolist()  # (B, T)
+        tokens = output[:, read.input_ids.shape[1] :].tolist()  # (B, T)
         entropies = torch.stack(recorder.entropies, dim=1).tolist()  # (B, T)
         logprobs: list[list[float]] = [[] for _ in batch]
         if recorder.logprobs:
