@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 from typing import Any
 
+from sirl.errors import DataError
 from sirl.generation import Generator, Request, Sampling
 from sirl.judges.refusal import outcome
 from sirl.records import Message, ProfiledResponse, Prompt
@@ -44,6 +45,8 @@ def respond(
     requests = (Request(id, (Message("user", prompt.text),)) for id, prompt in by_id.items())
     for done in generator.generate(requests, sampling, seed=seed):
         prompt = by_id[done.id]
+        if done.finish == "error":
+            raise DataError(f"{prompt.id} cannot be profiled: {done.note}", "Leave it out")
         yield ProfiledResponse(
             id=done.id,
             prompt_id=prompt.id,

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, ClassVar, Literal, Protocol
 
 from pydantic import Field, PositiveInt
 
@@ -48,7 +48,8 @@ class Generator(Protocol):
     def generate(
         self, requests: Iterable[Request], sampling: Sampling, *, seed: int = 0
     ) -> Iterator[Completion]:
-        """Streams completions; memory is flat in the number of requests."""
+        """Streams completions; memory is flat in the number of requests. One that cannot be had is
+        of `finish: error`, its note says why, and the others go on."""
         ...
 
     def loglikelihoods(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
@@ -59,6 +60,9 @@ class Generator(Protocol):
 
 class TransformersBackend(Spec):
     """In-process generation with transformers: the default, on CPU or GPU."""
+
+    provides: ClassVar[frozenset[str]] = frozenset({"gradients", "logprobs"})
+    """What a target of this backend gives beyond its answers."""
 
     name: Literal["transformers"] = "transformers"
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
