@@ -136,6 +136,28 @@ class TrainSample:
 
 
 @dataclass(frozen=True)
+class Used:
+    """What an attack spent on one behaviour, or on several.
+
+    Attributes:
+        queries: Chats sent to the target.
+        tokens: Tokens that the target and the attacker read and wrote.
+        attacker_refused: Times that the attacker model declined to attack.
+    """
+
+    queries: int = 1
+    tokens: int = 0
+    attacker_refused: int = 0
+
+    def __add__(self, other: Used) -> Used:
+        return Used(
+            self.queries + other.queries,
+            self.tokens + other.tokens,
+            self.attacker_refused + other.attacker_refused,
+        )
+
+
+@dataclass(frozen=True)
 class Transcript:
     """What one attack on one behaviour sent and what the model answered.
 
@@ -151,6 +173,7 @@ class Transcript:
         entropy: Response entropy in nats, or None where the backend cannot tell.
         finish: `length` marks a truncated response; `error` an item that could not be run (`note`
             says why).
+        used: What it cost, searches that came to nothing included.
     """
 
     id: str
@@ -165,6 +188,7 @@ class Transcript:
     entropy: float | None
     finish: Literal["stop", "length", "error"]
     note: str = ""
+    used: Used = Used()
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 from sirl import attacks, evaluation, generation, records
+from sirl.attacks.base import Arena
 from sirl.errors import DataError
+from sirl.evaluation import Shard
 from sirl.layout import Split
 from sirl.models import resolve_device
 from sirl.progress import bar
 from sirl.records import Prompt, Transcript
+from tasks import models
 from tasks.stage import Stage, main
 
 log = logging.getLogger(__name__)
@@ -37,21 +42,34 @@ def run(stage: Stage) -> None:
         total = sum(len(shard.behaviours) for shard in shards)
         done = total - sum(len(shard.behaviours) for shard in left)
         log.info("attack@%s: %d of %d transcripts are there already", role, done, total)
-        if left:
-            target = stage.params.backend.open(layout.model(role), device)
-            running = evaluation.run_attacks(
-                left, target, params.sampling, out, seed=stage.params.seed
-            )
-            for count in bar(running, f"attack {role}", total=len(left)):
-                done += count
-                log.info("attack@%s: %d of %d", role, done, total)
+        seconds: dict[str, float] = defaultdict(float)
+        running = evaluation.run_attacks(left, _arena(stage, left, device), out) if left else ()
+        for ran in bar(running, f"attack {role}", total=len(left)):
+            done += ran.transcripts
+            seconds[ran.attack] += ran.seconds
+            log.info("attack@%s: %s, %.0f s; %d of %d", role, ran.attack, ran.seconds, done, total)
     transcripts = sorted(records.read(rows, Transcript), key=lambda row: row.id)
     records.write(layout.transcripts(role), transcripts)
     shutil.rmtree(state)
     truncated = sum(row.finish == "length" for row in transcripts)
     stage.tracker.metrics(
-        {"transcripts": len(transcripts), "truncated": truncated / len(transcripts)}
+        {
+            "transcripts": len(transcripts),
+            "truncated": truncated / len(transcripts),
+            **{f"seconds/{attack}": spent for attack, spent in seconds.items()},
+        }
     )
+
+
+def _arena(stage: Stage, shards: Iterable[Shard], device: str) -> Arena:
+    """The models that these shards need, loaded."""
+    params = stage.params.attack
+    needs = {need for shard in shards for need in shard.attack.needs}
+    attacker = None
+    if "attacker" in needs and params.attacker is not None:
+        attacker = models.assistant(params.attacker, stage.layout, device)
+    target = stage.params.backend.open(stage.layout.model(stage.role), device)
+    return Arena(target, params.sampling, stage.params.seed, attacker, params.judge)
 
 
 def _prompts(stage: Stage, split: Split, count: int) -> list[Prompt]:
@@ -70,6 +88,7 @@ def _key(stage: Stage, device: str) -> str:
     params, layout = stage.params, stage.layout
     packages = [Path(package.__path__[0]) for package in (attacks, generation)]
     code = [file for package in packages for file in sorted(package.glob("*.py"))]
+    read = [file for attack in params.attack.attacks for file in attack.files]
     inputs = {
         "attack": params.attack.model_dump(mode="json"),
         "backend": params.backend.model_dump(mode="json"),
@@ -77,6 +96,7 @@ def _key(stage: Stage, device: str) -> str:
         "device": device,
         "model": records.digest_folder(layout.model(stage.role)),
         "prompts": [records.digest_file(layout.prompts(s)) for s in ("behaviours", "benign")],
+        "files": [records.digest_file(layout.root / file) for file in read],
         "code": [records.digest_file(file) for file in code],
     }
     return records.digest_json(inputs)[:16]

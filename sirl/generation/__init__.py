@@ -66,9 +66,10 @@ class Generator(Protocol):
 class TransformersBackend(Spec):
     """In-process generation with transformers: the default, on CPU or GPU."""
 
+    provides: ClassVar[frozenset[str]] = frozenset({"entropy", "gradients", "logprobs"})
+    """What a target of this backend gives beyond its answers."""
     place: ClassVar[frozenset[str]] = frozenset()
     """Fields that say where it runs, not what it answers."""
-    records_entropy: ClassVar[bool] = True
 
     name: Literal["transformers"] = "transformers"
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
@@ -87,7 +88,7 @@ class TransformersBackend(Spec):
         return generator if n is None else best_of_n.BestOfN(generator, n)
 
 
-class _Endpoint(Spec):
+class Endpoint(Spec):
     """How an OpenAI-compatible server is spoken to."""
 
     api_key_env: str | None = None
@@ -114,39 +115,15 @@ class _Endpoint(Spec):
         return Server(url.rstrip("/"), model, key, self.timeout, self.concurrency)
 
 
-class OpenAIModel(_Endpoint):
-    """A chat model behind an OpenAI-compatible server: an attacker or a judge, not a target."""
-
-    name: Literal["openai"] = "openai"
-    url: str
-    """Up to and with `/v1`."""
-    model: str
-
-    def open(self) -> Generator:
-        """Connects.
-
-        Raises:
-            ServiceError: The server does not answer, or has no such model.
-        """
-        from sirl.generation.openai import ChatModel
-
-        server = self.server(self.url, self.model)
-        if self.model not in (names := server.models()):
-            raise ServiceError(
-                f"{self.url} does not serve {self.model}", f"Choose from: {', '.join(names[:20])}"
-            )
-        return ChatModel(server)
-
-
-class OpenAIBackend(_Endpoint):
+class OpenAIBackend(Endpoint):
     """vLLM servers that have loaded the model folders (`make vllm-server MODEL=...`), one each.
 
     Whichever of `urls` serves a folder is asked. It serves it under a name that holds the folder's
     digest, so that no other model is taken for it.
     """
 
+    provides: ClassVar[frozenset[str]] = frozenset()
     place: ClassVar[frozenset[str]] = frozenset({"urls", "api_key_env", "concurrency", "timeout"})
-    records_entropy: ClassVar[bool] = False
 
     name: Literal["openai"] = "openai"
     urls: Annotated[tuple[str, ...], Field(min_length=1)]

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from sirl.errors import ConfigError, ModelError, ServiceError
-from sirl.generation import OpenAIBackend, OpenAIModel, Request, Sampling, best_of_n, server
+from sirl.generation import OpenAIBackend, Request, Sampling, best_of_n, server
+from sirl.generation.assistant import OpenAIModel
 from sirl.generation.openai import ServedFolder, served_name
 from sirl.generation.transformers import TransformersGenerator
 from sirl.records import Completion, Message
