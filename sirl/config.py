@@ -24,6 +24,7 @@ from pydantic import (
 from sirl.attacks import AttackSpec
 from sirl.capability import BenchmarkSpec
 from sirl.errors import ConfigError
+from sirl.execution import ExecutionSpec, LocalEngine
 from sirl.generation import BackendSpec, Sampling, TransformersBackend
 from sirl.generation.assistant import AssistantSpec
 from sirl.judges import JudgeSpec, RefusalJudge
@@ -256,6 +257,8 @@ class Params(Spec):
     runtime: RuntimeParams = RuntimeParams()
     backend: BackendSpec = TransformersBackend()
     """Who generates in profile, attack and capability."""
+    execution: ExecutionSpec = LocalEngine()
+    """Where stage attack runs its shards; what they bring is the same."""
     base: BaseParams
     prepare: PrepareParams
     profile: ProfileParams = ProfileParams()

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
+from sirl import records
 from sirl.attacks.base import Arena, Attack
 from sirl.attacks.plain import Plain
 from sirl.config import AttackParams
 from sirl.errors import ConfigError
 from sirl.generation import Sampling
-from sirl.records import Appender, Outcome, Prompt, Transcript, Used, Verdict
+from sirl.records import Outcome, Prompt, Transcript, Used, Verdict
 from sirl.statistics import mean_of_rates, wilson
 
 PLAIN = ("direct", "benign")
@@ -24,7 +25,7 @@ SAFE: frozenset[Outcome] = frozenset({"refusal", "degenerate"})
 
 @dataclass(frozen=True)
 class Shard:
-    """Behaviours that one attack runs on together.
+    """Behaviours that one attack runs on together: the unit of work.
 
     A resumed run repeats a broken shard whole. So each batch holds the requests it would have held,
     and its floating-point numbers are the same to the last digit.
@@ -33,10 +34,10 @@ class Shard:
     attack: Attack
     behaviours: tuple[Prompt, ...]
 
-    @property
-    def ids(self) -> frozenset[str]:
-        """Ids of its transcripts."""
-        return frozenset(f"{self.attack.name}:{behaviour.id}" for behaviour in self.behaviours)
+    def address(self, context: str) -> str:
+        """Digest of what decides its transcripts; `context` is of what all shards share."""
+        asked = [(behaviour.id, behaviour.text) for behaviour in self.behaviours]
+        return records.digest_json([context, self.attack.model_dump(mode="json"), asked])[:32]
 
 
 def plan(params: AttackParams, harmful: Sequence[Prompt], benign: Sequence[Prompt]) -> list[Shard]:
@@ -70,30 +71,19 @@ def _shards(attack: Attack, behaviours: Sequence[Prompt]) -> Iterator[Shard]:
         yield Shard(attack, shard)
 
 
-def unfinished(shards: Iterable[Shard], done: Set[str]) -> list[Shard]:
-    """The shards of which a transcript is still missing."""
-    return [shard for shard in shards if not shard.ids <= done]
-
-
 @dataclass(frozen=True)
 class Ran:
-    """A shard that has run, for the log: seconds are no part of what it brought."""
+    """What a shard brought, in the order of ids, and for the log, the seconds it took."""
 
-    attack: str
-    transcripts: int
+    transcripts: tuple[Transcript, ...]
     seconds: float
 
 
-def run_attacks(shards: Iterable[Shard], arena: Arena, out: Appender) -> Iterator[Ran]:
-    """Runs shards and appends their transcripts to `out`.
-
-    Rows that a broken run left in `out` stay as they are.
-    """
-    for shard in shards:
-        started = time.monotonic()
-        rows = list(shard.attack.run(shard.behaviours, arena))
-        out.append([row for row in rows if row.id not in out.done])
-        yield Ran(shard.attack.name, len(rows), time.monotonic() - started)
+def attack(arena: Arena, shard: Shard) -> Ran:
+    """Runs one shard."""
+    started = time.monotonic()
+    rows = sorted(shard.attack.run(shard.behaviours, arena), key=lambda row: row.id)
+    return Ran(tuple(rows), time.monotonic() - started)
 
 
 @dataclass(frozen=True)

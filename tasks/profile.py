@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from itertools import islice
 from typing import Any
 
 from sirl import profiling, records
+from sirl.generation import BackendSpec, TransformersBackend
 from sirl.layout import Split
 from sirl.models import resolve_device
 from sirl.progress import bar
 from sirl.records import Prompt
 from tasks.stage import Stage, main
+
+log = logging.getLogger(__name__)
 
 
 def run(stage: Stage) -> None:
@@ -21,7 +25,11 @@ def run(stage: Stage) -> None:
         *_first(stage, "benign", params.benign),
     ]
     device = resolve_device(stage.params.runtime.device)
-    generator: Any = stage.params.backend.open(layout.model(role), device)
+    backend: BackendSpec = stage.params.backend
+    if "entropy" not in backend.provides:
+        log.info("profile@%s: backend %s tells no entropy; transformers does", role, backend.name)
+        backend = TransformersBackend()
+    generator: Any = backend.open(layout.model(role), device)
     responses = profiling.respond(
         prompts,
         generator,
