@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from sirl import config, evaluation, records
+from sirl.attacks.base import Arena
 from sirl.config import Params
 from sirl.layout import Layout
-from sirl.records import Appender, Prompt, Transcript
+from sirl.records import Prompt
 from sirl.report import wordings
 from sirl.report.svg import Scale, add, figure, render, x_axis, y_axis
 from tasks.stage import bound_threads
@@ -71,14 +72,9 @@ def measure(model: Path, params: Params, layout: Layout, folder: Path) -> dict[s
     behaviours, benign = prompts(layout, "behaviours"), prompts(layout, "benign")
     behaviours, benign = behaviours[: params.attack.behaviours], benign[: params.attack.benign]
     shards = evaluation.plan(params.attack, behaviours, benign)
-    path = folder / "transcripts.jsonl"
     target = params.backend.open(model, "cpu")
-    with Appender(path, Transcript) as out:
-        for _ in evaluation.run_attacks(
-            shards, target, params.attack.sampling, out, seed=params.seed
-        ):
-            pass
-    transcripts = list(records.read(path, Transcript))
+    arena = Arena(target, params.attack.sampling, params.seed, judge=params.attack.judge)
+    transcripts = [row for s in shards for row in evaluation.attack(arena, s).transcripts]
     judge = params.judge.judges[0]
     verdicts = list(judge.judge(transcripts))
     summary = evaluation.summarise(

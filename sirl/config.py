@@ -24,8 +24,10 @@ from pydantic import (
 from sirl.attacks import AttackSpec
 from sirl.capability import BenchmarkSpec
 from sirl.errors import ConfigError
+from sirl.execution import ExecutionSpec, LocalEngine
 from sirl.generation import BackendSpec, Sampling, TransformersBackend
-from sirl.judges import JudgeSpec
+from sirl.generation.assistant import AssistantSpec
+from sirl.judges import JudgeSpec, RefusalJudge
 from sirl.models import ModelSpec
 from sirl.prompts import SourceSpec
 from sirl.spec import Spec
@@ -209,6 +211,10 @@ class AttackParams(Spec):
     """Behaviours given to each attack: the first of the direct ones."""
     benign: PositiveInt = 100
     sampling: Sampling = Sampling()
+    attacker: AssistantSpec | None = None
+    """The model that writes the attacks of an adaptive attack; null for suites that have none."""
+    judge: JudgeSpec = RefusalJudge()
+    """Who tells a search that it has got through. Stage judge decides the figures, not this one."""
 
 
 class JudgeParams(Spec):
@@ -263,6 +269,8 @@ class Params(Spec):
     runtime: RuntimeParams = RuntimeParams()
     backend: BackendSpec = TransformersBackend()
     """Who generates in profile, attack and capability."""
+    execution: ExecutionSpec = LocalEngine()
+    """Where stage attack runs its shards; what they bring is the same."""
     base: BaseParams
     prepare: PrepareParams
     profile: ProfileParams = ProfileParams()
@@ -347,9 +355,41 @@ def validate(values: Mapping[str, Any], *, where: str) -> Params:
         ConfigError: The first failure, in one line.
     """
     try:
-        return Params.model_validate(values)
+        params = Params.model_validate(values)
     except ValidationError as error:
         raise ConfigError(*_one_line(error, where)) from None
+    _meet_needs(params, where)
+    return params
+
+
+def _meet_needs(params: Params, where: str) -> None:
+    """Refuses an attack that lacks what it needs."""
+    given = {*params.backend.provides, "judge", "file"}
+    given |= {"attacker"} if params.attack.attacker else set()
+    for attack in params.attack.attacks:
+        for need in attack.needs:
+            if need not in given:
+                raise ConfigError(
+                    f"{where}: attack.attacks: {attack.name} needs {_NEEDS[need][0]}",
+                    f"{_NEEDS[need][1]}, or leave it out",
+                )
+
+
+_NEEDS = {
+    "attacker": (
+        "a model that writes its attacks, and attack.attacker is null",
+        "Set attack.attacker (see presets/attack-full.yaml)",
+    ),
+    "gradients": (
+        "gradients, which backend does not give",
+        "Set backend: {name: transformers}",
+    ),
+    "logprobs": (
+        "log-probabilities, which backend does not give",
+        "Set backend: {name: transformers}",
+    ),
+}
+"""What an attack lacks, and the mend. Whether its files are there is seen when they are read."""
 
 
 def _one_line(error: ValidationError, where: str) -> tuple[str, str]:

@@ -6,6 +6,8 @@ anything else is a defect of ours and keeps its traceback.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class SirlError(Exception):
     """A failure the user can mend. `str(error)` is the one line they see.
@@ -19,6 +21,10 @@ class SirlError(Exception):
         self.what = " ".join(what.split())
         self.mend = " ".join(mend.split())
         super().__init__(f"{self.what}. {self.mend}" if self.mend else self.what)
+
+    def __reduce__(self) -> Any:
+        """As it is, whatever arguments its kind is made of: errors come from other processes."""
+        return Exception.__new__, (type(self), str(self)), vars(self)
 
 
 class ConfigError(SirlError):

@@ -182,12 +182,20 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Every token that ends a response: the model's generation config may name more than the
-    tokenizer."""
-    configured = getattr(model.generation_config, "eos_token_id", None)
+def end_token_ids(config: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Every token that ends a response: a generation config may name more than the tokenizer."""
+    configured = getattr(config, "eos_token_id", None)
     listed = configured if isinstance(configured, list) else [configured]
     return frozenset(token for token in [*listed, tokenizer.eos_token_id] if token is not None)
+
+
+def load_generation_config(folder: Path) -> Any:
+    """What the model in a folder generates by, without loading the model."""
+    from transformers import AutoConfig, GenerationConfig
+
+    if (folder / "generation_config.json").exists():
+        return GenerationConfig.from_pretrained(str(folder), local_files_only=True)
+    return AutoConfig.from_pretrained(str(folder), local_files_only=True)
 
 
 def resolve_device(name: Literal["auto", "cpu", "cuda"]) -> str:

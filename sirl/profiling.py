@@ -7,6 +7,7 @@ while sampling. Degenerate text is neither and stays apart.
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 from collections import Counter, defaultdict
@@ -20,6 +21,8 @@ from sirl.generation import Generator, Request, Sampling
 from sirl.judges.refusal import outcome
 from sirl.records import ProfiledResponse, Prompt
 from sirl.statistics import Z, auroc, cohens_d, gap_of_means, mann_whitney
+
+log = logging.getLogger(__name__)
 
 MIN_GROUP = 5
 """Responses below which a group has no statistics worth stating."""
@@ -84,6 +87,9 @@ def respond(
 
     for done in generator.generate(requests(), sampling, seed=seed):
         attack, prompt = waiting.pop(done.id)
+        if done.finish == "error":
+            log.warning("%s is left out: %s", done.id, done.note)
+            continue
         yield ProfiledResponse(
             id=done.id,
             prompt_id=prompt.id,

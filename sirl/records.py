@@ -59,10 +59,12 @@ class Completion:
     Attributes:
         id: The id of the request it answers.
         text: Decoded response, special tokens removed, in full.
-        token_ids: Response token ids, (T,), the end token included when it was sampled.
+        token_ids: Response token ids, (T,), the end token included when it was sampled; empty where
+            the backend tells their number alone, `tokens`.
         entropies: Entropy in nats of the full-vocabulary distribution each token was sampled from,
             (T,); empty where the backend cannot tell.
-        finish: `stop` when the end token was sampled, `length` when the limit cut the response.
+        finish: `stop` when the end token was sampled, `length` when the limit cut the response,
+            `error` when there is none: `note` says why.
         prompt_tokens: Length of the templated prompt in tokens.
         logprobs: Log-probability in nats of each sampled token at the sampling temperature, before
             top-p, (T,); empty for greedy decoding and where the backend cannot tell.
@@ -72,9 +74,16 @@ class Completion:
     text: str
     token_ids: tuple[int, ...]
     entropies: tuple[float, ...]
-    finish: Literal["stop", "length"]
+    finish: Literal["stop", "length", "error"]
     prompt_tokens: int
     logprobs: tuple[float, ...] = ()
+    note: str = ""
+    tokens: int = 0
+
+    @property
+    def response_tokens(self) -> int:
+        """Length of the response in tokens, the end token included."""
+        return len(self.token_ids) or self.tokens
 
     @property
     def entropy(self) -> float:
@@ -128,6 +137,28 @@ class TrainSample:
 
 
 @dataclass(frozen=True)
+class Used:
+    """What an attack spent on one behaviour, or on several.
+
+    Attributes:
+        queries: Chats sent to the target.
+        tokens: Tokens that the target and the attacker read and wrote.
+        attacker_refused: Times that the attacker model declined to attack.
+    """
+
+    queries: int = 1
+    tokens: int = 0
+    attacker_refused: int = 0
+
+    def __add__(self, other: Used) -> Used:
+        return Used(
+            self.queries + other.queries,
+            self.tokens + other.tokens,
+            self.attacker_refused + other.attacker_refused,
+        )
+
+
+@dataclass(frozen=True)
 class Transcript:
     """What one attack on one behaviour sent and what the model answered.
 
@@ -143,6 +174,7 @@ class Transcript:
         entropy: Response entropy in nats, or None where the backend cannot tell.
         finish: `length` marks a truncated response; `error` an item that could not be run (`note`
             says why).
+        used: What it cost, searches that came to nothing included.
     """
 
     id: str
@@ -157,6 +189,7 @@ class Transcript:
     entropy: float | None
     finish: Literal["stop", "length", "error"]
     note: str = ""
+    used: Used = Used()
 
 
 @dataclass(frozen=True)

@@ -1,57 +1,117 @@
 """Stage attack: asks one model everything there is to ask, and writes what it answered.
 
-Transcripts are appended to a state folder as they come, keyed by everything that decides what they
-are; a killed run goes on from there, and the out is put in place whole.
+Finished shards are kept under a digest of everything that decides them; a killed run goes on from
+there, and the out is put in place whole.
 """
 
 from __future__ import annotations
 
 import logging
 import shutil
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from sirl import attacks, evaluation, generation, records
-from sirl.errors import DataError
-from sirl.layout import Split
-from sirl.models import resolve_device
+from sirl.attacks.base import Arena, Need
+from sirl.config import Params
+from sirl.errors import DataError, ModelError
+from sirl.evaluation import Ran, Shard
+from sirl.layout import Layout, ModelRole, Split
 from sirl.progress import bar
 from sirl.records import Prompt, Transcript
+from sirl.store import Store
+from tasks import models
 from tasks.stage import Stage, main
 
 log = logging.getLogger(__name__)
 
 
 def run(stage: Stage) -> None:
-    """Runs what is left of the plan, then writes all transcripts in the order of their ids."""
+    """Runs what is left of the plan, then writes all transcripts in its order."""
     params, layout, role = stage.params.attack, stage.layout, stage.role
     shards = evaluation.plan(
         params,
         _prompts(stage, "behaviours", params.behaviours),
         _prompts(stage, "benign", params.benign),
     )
-    device = resolve_device(stage.params.runtime.device)
-    state = layout.state(f"attack-{role}", _key(stage, device))
-    rows = state / "transcripts.jsonl"
-    with records.Appender(rows, Transcript) as out:
-        left = evaluation.unfinished(shards, out.done)
+    device = stage.params.execution.device(stage.params.runtime.device)
+    digest = records.digest_folder(layout.model(role))
+    context = _context(stage, device, digest)
+    store = Store(layout.state(f"attack-{role}", context), Transcript)
+    addresses = [shard.address(context) for shard in shards]
+    with store.locked():
+        left = [s for s, address in zip(shards, addresses, strict=True) if address not in store]
         total = sum(len(shard.behaviours) for shard in shards)
         done = total - sum(len(shard.behaviours) for shard in left)
         log.info("attack@%s: %d of %d transcripts are there already", role, done, total)
-        if left:
-            target = stage.params.backend.open(layout.model(role), device)
-            running = evaluation.run_attacks(
-                left, target, params.sampling, out, seed=stage.params.seed
-            )
-            for count in bar(running, f"attack {role}", total=len(left)):
-                done += count
-                log.info("attack@%s: %d of %d", role, done, total)
-    transcripts = sorted(records.read(rows, Transcript), key=lambda row: row.id)
-    records.write(layout.transcripts(role), transcripts)
-    shutil.rmtree(state)
-    truncated = sum(row.finish == "length" for row in transcripts)
+        work = _Work(stage.params, layout.root.resolve(), role, device, digest, _needs(left))
+        seconds: dict[str, float] = defaultdict(float)
+        running = stage.params.execution.map(work, left)
+        for shard, ran in bar(running, f"attack {role}", total=len(left)):
+            store.put(shard.address(context), ran.transcripts)
+            done += len(ran.transcripts)
+            name = shard.attack.name
+            seconds[name] += ran.seconds
+            log.info("attack@%s: %s, %.0f s; %d of %d", role, name, ran.seconds, done, total)
+        finishes = _write(layout.transcripts(role), store.rows(addresses))
+        shutil.rmtree(store.folder)
     stage.tracker.metrics(
-        {"transcripts": len(transcripts), "truncated": truncated / len(transcripts)}
+        {
+            "transcripts": total,
+            "truncated": finishes["length"] / total,
+            "errors": finishes["error"] / total,
+            **{f"seconds/{attack}": spent for attack, spent in seconds.items()},
+        }
     )
+
+
+def _write(path: Path, transcripts: Iterable[Transcript]) -> Counter[str]:
+    """Writes them as they come; returns how many ended how."""
+    finishes: Counter[str] = Counter()
+
+    def counted() -> Iterator[Transcript]:
+        for transcript in transcripts:
+            finishes[transcript.finish] += 1
+            yield transcript
+
+    records.write(path, counted())
+    return finishes
+
+
+def _needs(shards: Iterable[Shard]) -> frozenset[Need]:
+    return frozenset(need for shard in shards for need in shard.attack.needs)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Attacks a model with shards, wherever it is opened."""
+
+    params: Params
+    root: Path
+    role: ModelRole
+    device: str
+    digest: str
+    needs: frozenset[Need]
+
+    def open(self) -> Callable[[Shard], Ran]:
+        """Loads the models that the shards need.
+
+        Raises:
+            ModelError: The model in the folder is not the one that the run began with.
+        """
+        params, layout = self.params.attack, Layout(self.root)
+        folder = layout.model(self.role)
+        if records.digest_folder(folder) != self.digest:
+            raise ModelError(f"{folder} has changed, or is another on this machine")
+        attacker = None
+        if "attacker" in self.needs and params.attacker is not None:
+            attacker = models.assistant(params.attacker, layout, self.device)
+        target = self.params.backend.open(folder, self.device)
+        arena = Arena(target, params.sampling, self.params.seed, attacker, params.judge)
+        return partial(evaluation.attack, arena)
 
 
 def _prompts(stage: Stage, split: Split, count: int) -> list[Prompt]:
@@ -65,18 +125,21 @@ def _prompts(stage: Stage, split: Split, count: int) -> list[Prompt]:
     return prompts
 
 
-def _key(stage: Stage, device: str) -> str:
-    """Digest of what decides the transcripts, the code that writes them included."""
+def _context(stage: Stage, device: str, digest: str) -> str:
+    """Digest of what decides all transcripts, the code that writes them included."""
     params, layout = stage.params, stage.layout
     packages = [Path(package.__path__[0]) for package in (attacks, generation)]
     code = [file for package in packages for file in sorted(package.glob("*.py"))]
+    read = [file for attack in params.attack.attacks for file in attack.files]
     inputs = {
-        "attack": params.attack.model_dump(mode="json"),
-        "backend": params.backend.model_dump(mode="json"),
+        "attack": params.attack.model_dump(
+            mode="json", exclude={"attacks", "behaviours", "attacked", "benign"}
+        ),
+        "backend": params.backend.model_dump(mode="json", exclude=set(params.backend.place)),
         "seed": params.seed,
         "device": device,
-        "model": records.digest_folder(layout.model(stage.role)),
-        "prompts": [records.digest_file(layout.prompts(s)) for s in ("behaviours", "benign")],
+        "model": digest,
+        "files": [records.digest_file(layout.root / file) for file in read],
         "code": [records.digest_file(file) for file in code],
     }
     return records.digest_json(inputs)[:16]

@@ -53,7 +53,7 @@ def _key(stage: Stage, device: str) -> str:
     folders = [Path(package.__path__[0]) for package in (capability, generation)]
     inputs = {
         "capability": params.capability.model_dump(mode="json"),
-        "backend": params.backend.model_dump(mode="json"),
+        "backend": params.backend.model_dump(mode="json", exclude=set(params.backend.place)),
         "device": device,
         "model": records.digest_folder(stage.layout.model(stage.role)),
         "code": [records.digest_file(f) for d in folders for f in sorted(d.glob("*.py"))],

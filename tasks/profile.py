@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 
 from sirl import profiling, readiness, records
+from sirl.generation import BackendSpec, TransformersBackend
 from sirl.layout import Split
 from sirl.models import resolve_device
 from sirl.progress import bar
@@ -27,7 +28,11 @@ def run(stage: Stage) -> None:
         params.attacked,
     )
     device = resolve_device(stage.params.runtime.device)
-    generator: Any = stage.params.backend.open(layout.model(role), device)
+    backend: BackendSpec = stage.params.backend
+    if "entropy" not in backend.provides:
+        log.info("profile@%s: backend %s tells no entropy; transformers does", role, backend.name)
+        backend = TransformersBackend()
+    generator: Any = backend.open(layout.model(role), device)
     responses = profiling.respond(
         asked,
         generator,

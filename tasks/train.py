@@ -62,8 +62,10 @@ def _require_instinct(stage: Stage) -> None:
         TrainingError: The base model's profile says so, and `train.force` is not set.
     """
     params = stage.params.train
+    if params.method.name != "sirl" or params.force:
+        return
     ready = records.read_json(stage.layout.profile("base"))["readiness"]
-    if params.method.name == "sirl" and ready["verdict"] == "none" and not params.force:
+    if ready["verdict"] == "none":
         raise TrainingError(
             f"the base model shows no instinct to reinforce: {'; '.join(ready['reasons'])}",
             "Start from a model that refuses (base.adapter), or set train.force",

@@ -43,7 +43,7 @@ def write_tiny_model(folder: Path, *, seed: int = 0, heads: int = 4) -> Path:
         num_hidden_layers=2,
         num_attention_heads=heads,
         num_key_value_heads=heads // 2,
-        max_position_embeddings=1024,
+        max_position_embeddings=8192,
         bos_token_id=0,
         eos_token_id=1,
         pad_token_id=1,

@@ -5,11 +5,36 @@ from __future__ import annotations
 import random
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import ClassVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
 
 from sirl.generation import Generator, Request, Sampling
-from sirl.records import Completion, Message, Prompt, Transcript
+from sirl.judges.base import Judge
+from sirl.records import Completion, Message, Prompt, Transcript, Used
 from sirl.spec import Spec
+
+Need = Literal["attacker", "gradients", "logprobs", "judge", "file"]
+
+
+@dataclass(frozen=True)
+class Arena:
+    """What an attack may use.
+
+    Attributes:
+        target: The model under attack.
+        sampling: How the target answers.
+        seed: Of all randomness.
+        attacker: The model that writes attacks; there for those that need an `attacker`.
+        judge: Who says in the loop of a search whether it has got through; there for those that
+            need a `judge`. It is not who decides the figures.
+    """
+
+    target: Generator
+    sampling: Sampling
+    seed: int
+    attacker: Generator | None = None
+    judge: Judge | None = None
 
 
 class Attack(Spec):
@@ -18,22 +43,33 @@ class Attack(Spec):
     Class attributes:
         attack_class: The family, for grouping in tables.
         paper: Where it was published.
-        needs: What it needs beyond sampling from the target: `attacker`, `gradients`, `logprobs`.
+        needs: What it needs beyond sampling from the target. A run that lacks it is refused.
         shard: Behaviours that run, and are saved, together: what a killed run loses at most.
     """
 
     name: str
     attack_class: ClassVar[str]
     paper: ClassVar[str]
-    needs: ClassVar[tuple[str, ...]] = ()
+    needs: ClassVar[tuple[Need, ...]] = ()
     shard: ClassVar[int] = 64
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Files of the user's that it reads, relative to params.yaml."""
+        return ()
+
+    def check(self) -> None:
+        """Reads its files, before a model is loaded.
+
+        Raises:
+            DataError: One is missing or malformed: file, line and reason are named.
+        """
+
     @abstractmethod
-    def run(
-        self, behaviours: Iterable[Prompt], target: Generator, sampling: Sampling, *, seed: int
-    ) -> Iterator[Transcript]:
-        """Attacks each behaviour; streams one transcript each, in any order, ids stable over
-        runs."""
+    def run(self, behaviours: Iterable[Prompt], arena: Arena) -> Iterator[Transcript]:
+        """Attacks each behaviour; streams one transcript each, in any order, ids
+        `<attack>:<behaviour id>`. What cannot be run is of `finish: error`; nothing raises for one
+        behaviour."""
 
 
 class StaticAttack(Attack):
@@ -47,20 +83,18 @@ class StaticAttack(Attack):
         the behaviour's id, so base and trained are sent the same.
         """
 
-    def run(
-        self, behaviours: Iterable[Prompt], target: Generator, sampling: Sampling, *, seed: int
-    ) -> Iterator[Transcript]:
+    def run(self, behaviours: Iterable[Prompt], arena: Arena) -> Iterator[Transcript]:
         """See `Attack.run`. Memory is flat: only what the target has not answered yet is held."""
         waiting: dict[str, tuple[Prompt, tuple[Message, ...]]] = {}
 
         def requests() -> Iterator[Request]:
             for behaviour in behaviours:
                 id = f"{self.name}:{behaviour.id}"
-                messages = self.rewrite(behaviour.text, random.Random(f"{seed}/{id}"))
+                messages = self.rewrite(behaviour.text, random.Random(f"{arena.seed}/{id}"))
                 waiting[id] = (behaviour, messages)
                 yield request(id, messages)
 
-        for done in target.generate(requests(), sampling, seed=seed):
+        for done in arena.target.generate(requests(), arena.sampling, seed=arena.seed):
             yield answered(self, *waiting.pop(done.id), done)
         for behaviour, messages in waiting.values():
             yield failed(self, behaviour, messages, "the backend gave no answer")
@@ -74,29 +108,23 @@ def request(id: str, messages: tuple[Message, ...]) -> Request:
 
 
 def answered(
-    attack: Attack, behaviour: Prompt, messages: tuple[Message, ...], done: Completion
+    attack: Attack,
+    behaviour: Prompt,
+    messages: tuple[Message, ...],
+    done: Completion,
+    used: Used | None = None,
+    note: str = "",
 ) -> Transcript:
-    """The transcript of an answered chat. The response holds no prefill; `messages` ends with
-    it."""
-    return Transcript(
-        id=done.id,
-        attack=attack.name,
-        attack_class=attack.attack_class,
-        behaviour_id=behaviour.id,
-        kind=behaviour.kind,
-        request=behaviour.text,
-        messages=messages,
-        response=done.text,
-        response_tokens=len(done.token_ids),
-        entropy=round(done.entropy, 6) if done.entropies else None,
-        finish=done.finish,
-    )
+    """The transcript of an answered chat. The response holds no prefill; `messages` ends with it.
 
-
-def failed(
-    attack: Attack, behaviour: Prompt, messages: tuple[Message, ...], note: str
-) -> Transcript:
-    """The transcript of a behaviour that could not be run. Judges leave it undetermined."""
+    Args:
+        attack: Whose transcript it is.
+        behaviour: What it was to bring about.
+        messages: The chat as it was sent.
+        done: The answer, or an error of the backend's.
+        used: What the whole search cost; without it, this one query.
+        note: What else there is to say; the backend's own note comes first.
+    """
     return Transcript(
         id=f"{attack.name}:{behaviour.id}",
         attack=attack.name,
@@ -105,9 +133,22 @@ def failed(
         kind=behaviour.kind,
         request=behaviour.text,
         messages=messages,
-        response="",
-        response_tokens=0,
-        entropy=None,
-        finish="error",
-        note=note,
+        response=done.text,
+        response_tokens=done.response_tokens,
+        entropy=round(done.entropy, 6) if done.entropies else None,
+        finish=done.finish,
+        note=done.note or note,
+        used=used or Used(1, done.prompt_tokens + done.response_tokens),
     )
+
+
+def failed(
+    attack: Attack,
+    behaviour: Prompt,
+    messages: tuple[Message, ...],
+    note: str,
+    used: Used | None = None,
+) -> Transcript:
+    """The transcript of a behaviour that could not be run. Judges leave it undetermined."""
+    lost = Completion("", "", (), (), "error", 0, note=note)
+    return answered(attack, behaviour, messages, lost, used)

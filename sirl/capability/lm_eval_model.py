@@ -7,6 +7,7 @@ from typing import Any
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 
+from sirl.errors import ModelError
 from sirl.generation import Generator, Request, Sampling
 from sirl.records import Message
 
@@ -41,6 +42,8 @@ class GeneratorLM(LM):  # type: ignore[misc]
         answers = [""] * len(requests)
         for sampling, chats in groups.items():
             for done in self.generator.generate(chats, sampling):
+                if done.finish == "error":
+                    raise ModelError(f"an item of lm-eval cannot be asked: {done.note}")
                 index = int(done.id)
                 answers[index] = _cut(done.text, requests[index].args[1].get("until") or [])
         return answers

@@ -1,5 +1,5 @@
-"""Generation in this process with transformers: length-sorted dynamic batches, entropy recorded
-while sampling.
+"""Generation in this process with transformers: length-sorted dynamic batches that share what their
+prompts begin with, entropy recorded while sampling.
 
 Sampling is by inverse transform with one uniform number a token, drawn from a stream seeded by the
 request's id: the response to a request does not depend on which batch it fell into, so an
@@ -10,6 +10,7 @@ differently in a batch of another shape).
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -20,6 +21,8 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from sirl.entropy import entropy
 from sirl.generation import Request, Sampling
+from sirl.generation.prefill import prefill
+from sirl.generation.tokens import encode, split
 from sirl.models import end_token_ids, load_model, load_tokenizer
 from sirl.records import Completion
 
@@ -92,6 +95,12 @@ def uniforms(request_id: str, seed: int, count: int) -> torch.Tensor:
     return torch.rand(count, generator=generator, dtype=torch.float64)
 
 
+def _too_long(request: Request, length: int, room: int) -> Completion:
+    """The answer to a chat that leaves no room for one."""
+    note = f"context window exceeded: {length} tokens, there is room for {max(room, 0)}"
+    return Completion(request.id, "", (), (), "error", length, note=note)
+
+
 class TransformersGenerator:
     """A `Generator` over one loaded model.
 
@@ -99,15 +108,21 @@ class TransformersGenerator:
         model: In eval mode, on its device.
         tokenizer: Left-padding, with a chat template.
         batch_tokens: Upper bound of sequences x (prompt + new tokens) in a batch.
+        context: Longest prompt and response in tokens; None does not look.
     """
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_tokens: int
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        batch_tokens: int,
+        context: int | None = None,
     ) -> None:
         self.model = model
         self.tokenizer: Any = tokenizer
         self.batch_tokens = batch_tokens
-        self.end_ids = end_token_ids(model, tokenizer)
+        self.context = context
+        self.end_ids = end_token_ids(model.generation_config, tokenizer)
 
     @classmethod
     def load(
@@ -115,19 +130,13 @@ class TransformersGenerator:
     ) -> TransformersGenerator:
         """Loads a model folder onto a device."""
         model: Any = load_model(folder, dtype)
-        return cls(model.to(device).eval(), load_tokenizer(folder), batch_tokens)
+        context = getattr(model.config, "max_position_embeddings", None)
+        return cls(model.to(device).eval(), load_tokenizer(folder), batch_tokens, context)
 
     def encode(self, request: Request) -> list[int]:
         """Token ids of the templated chat, ready for the assistant's answer, the prefill
         included."""
-        messages = [{"role": m.role, "content": m.content} for m in request.messages]
-        text = self.tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=False
-        )
-        ids: list[int] = self.tokenizer(text + request.prefill, add_special_tokens=False)[
-            "input_ids"
-        ]
-        return ids
+        return encode(self.tokenizer, request)
 
     def generate(
         self, requests: Iterable[Request], sampling: Sampling, *, seed: int = 0
@@ -135,9 +144,13 @@ class TransformersGenerator:
         """See `Generator.generate`. Two equal calls give equal bytes."""
         stream = iter(requests)
         while window := list(islice(stream, WINDOW)):
+            encoded = [(self.encode(request), request) for request in window]
+            room = (self.context or sys.maxsize) - sampling.max_new_tokens
+            for ids, request in encoded:
+                if len(ids) > room:
+                    yield _too_long(request, len(ids), room)
             encoded = sorted(
-                ((self.encode(request), request) for request in window),
-                key=lambda pair: len(pair[0]),
+                (pair for pair in encoded if len(pair[0]) <= room), key=lambda pair: len(pair[0])
             )
             for batch in self._batches(encoded, sampling.max_new_tokens):
                 yield from self._generate_batch(batch, sampling, seed)
@@ -158,9 +171,7 @@ class TransformersGenerator:
         self, batch: Sequence[tuple[list[int], Request]], sampling: Sampling, seed: int
     ) -> Iterator[Completion]:
         new = sampling.max_new_tokens
-        inputs = self.tokenizer.pad(
-            {"input_ids": [ids for ids, _ in batch]}, return_tensors="pt", padding_side="left"
-        ).to(self.model.device)  # (B, P)
+        read = prefill(self.model, [ids for ids, _ in batch], self.tokenizer.pad_token_id)
         recorder = EntropySampler(
             torch.stack([uniforms(request.id, seed, new) for _, request in batch]).to(
                 self.model.device
@@ -168,14 +179,16 @@ class TransformersGenerator:
             sampling,
         )
         output = self.model.generate(
-            **inputs,
+            read.input_ids,
+            attention_mask=read.attention_mask,
+            past_key_values=read.past_key_values,
             max_new_tokens=new,
             do_sample=False,
             logits_processor=LogitsProcessorList([recorder]),
             pad_token_id=self.tokenizer.pad_token_id,
             eos_token_id=sorted(self.end_ids),
         )  # (B, P + T)
-        tokens = output[:, inputs["input_ids"].shape[1] :].tolist()  # (B, T)
+        tokens = output[:, read.input_ids.shape[1] :].tolist()  # (B, T)
         entropies = torch.stack(recorder.entropies, dim=1).tolist()  # (B, T)
         logprobs: list[list[float]] = [[] for _ in batch]
         if recorder.logprobs:
@@ -210,7 +223,7 @@ class TransformersGenerator:
     def loglikelihoods(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
         """See `Generator.loglikelihoods`. Context and continuation are plain text, tokenised
         together."""
-        encoded = [self._split(context, continuation) for context, continuation in pairs]
+        encoded = [split(self.tokenizer, *pair) for pair in pairs]
         order = sorted(range(len(pairs)), key=lambda index: -len(encoded[index][0]))
         results: list[tuple[float, bool]] = [(0.0, True)] * len(pairs)
         start = 0
@@ -222,17 +235,6 @@ class TransformersGenerator:
                 results[index] = score
             start += size
         return results
-
-    def _split(self, context: str, continuation: str) -> tuple[list[int], int]:
-        """Ids of the joined text, and how many of them at the end belong to the continuation."""
-        joined: list[int] = self.tokenizer(context + continuation, add_special_tokens=False)[
-            "input_ids"
-        ]
-        head = len(self.tokenizer(context, add_special_tokens=False)["input_ids"])
-        if head == 0:  # something must come first to predict from
-            first = self.tokenizer.bos_token_id
-            return [self.tokenizer.eos_token_id if first is None else first, *joined], len(joined)
-        return joined, max(1, len(joined) - head)
 
     def _score_batch(self, batch: Sequence[tuple[list[int], int]]) -> list[tuple[float, bool]]:
         inputs = self.tokenizer.pad(

@@ -5,3 +5,5 @@ from __future__ import annotations
 from sirl.judges.refusal import RefusalJudge
 
 JudgeSpec = RefusalJudge
+
+__all__ = ["JudgeSpec", "RefusalJudge"]

@@ -117,3 +117,15 @@ def test_batches_stay_under_the_bound(generator: TransformersGenerator) -> None:
     batches = list(small._batches(encoded, 10))
     assert sum(len(batch) for batch in batches) == 59
     assert all(len(b) == 1 or len(b) * (len(b[-1][0]) + 10) <= 200 for b in batches)
+
+
+def test_a_chat_beyond_the_context_window_is_marked_and_the_others_go_on(
+    generator: TransformersGenerator,
+) -> None:
+    long = Request("long", (Message("user", "x" * 9000),))
+    done = by_id(generator.generate([*requests(2), long], Sampling(max_new_tokens=4)))
+    assert set(done) == {"r0", "r1", "long"}
+    length = len(generator.encode(long))
+    assert done["long"].finish == "error"
+    assert done["long"].note == f"context window exceeded: {length} tokens, there is room for 8188"
+    assert done["r1"].finish != "error"

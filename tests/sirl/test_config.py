@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from sirl import config
+from sirl.attacks import PastTense
 from sirl.errors import ConfigError
+from sirl.generation import TransformersBackend
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 
@@ -49,3 +51,16 @@ def test_missing_and_malformed_files(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("- 1\n")
     with pytest.raises(ConfigError, match="mapping"):
         config.load(tmp_path / "list.yaml")
+
+
+def test_an_attack_whose_need_is_not_met_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PastTense, "needs", ("attacker",))
+    with pytest.raises(ConfigError, match=r"past_tense needs a model that writes its attacks"):
+        config.load(PARAMS)
+    attacker = "attack.attacker={name: own, model: {name: local, path: m}}"
+    assert config.load(PARAMS, [attacker]).attack.attacker is not None
+    monkeypatch.setattr(PastTense, "needs", ("gradients",))
+    assert config.load(PARAMS)
+    monkeypatch.setattr(TransformersBackend, "provides", frozenset())
+    with pytest.raises(ConfigError, match=r"past_tense needs gradients.*leave it out"):
+        config.load(PARAMS)

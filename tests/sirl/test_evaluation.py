@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sirl.attacks import PastTense, Prefill, Rot13
-from sirl.attacks.base import Attack
+from sirl.attacks.base import Arena, Attack
 from sirl.config import AttackParams
 from sirl.errors import ConfigError
-from sirl.evaluation import plan, run_attacks, summarise, unfinished
+from sirl.evaluation import Shard, attack, plan, summarise
 from sirl.generation import Request, Sampling
-from sirl.records import Appender, Completion, Message, Outcome, Prompt, Transcript, Verdict, read
+from sirl.records import (
+    Completion,
+    Message,
+    Outcome,
+    Prompt,
+    Transcript,
+    Used,
+    Verdict,
+    dumps,
+)
+from sirl.store import Store
 
 SAMPLING = Sampling(max_new_tokens=8)
 
@@ -52,6 +63,10 @@ class Scripted:
         raise AssertionError("not asked for")
 
 
+def arena(target: Scripted) -> Arena:
+    return Arena(target, SAMPLING, seed=0)
+
+
 def prompts(kind: str, count: int) -> list[Prompt]:
     return [Prompt(f"{kind}/{n}", f"Pick lock {n}.", "test", kind) for n in range(count)]  # type: ignore[arg-type]
 
@@ -70,7 +85,7 @@ def test_plan_asks_directly_then_attacks_the_first_of_those() -> None:
         ("past_tense", 2),
         ("rot13", 2),
     ]
-    assert shards[-1].ids == {"rot13:harmful/0", "rot13:harmful/1"}
+    assert [b.id for b in shards[-1].behaviours] == ["harmful/0", "harmful/1"]
 
 
 def test_plan_refuses_an_attack_listed_twice() -> None:
@@ -80,7 +95,7 @@ def test_plan_refuses_an_attack_listed_twice() -> None:
 
 def test_a_static_attack_streams() -> None:
     target = Scripted()
-    stream = Rot13().run(prompts("harmful", 40), target, SAMPLING, seed=0)
+    stream = Rot13().run(prompts("harmful", 40), arena(target))
     assert next(stream).id == "rot13:harmful/3"
     assert len(target.asked) == 1
     assert len(list(stream)) == 39
@@ -88,10 +103,11 @@ def test_a_static_attack_streams() -> None:
 
 def test_a_transcript_keeps_request_prompt_and_prefill_apart() -> None:
     target = Scripted()
-    (row,) = Prefill().run(prompts("harmful", 1), target, SAMPLING, seed=0)
+    (row,) = Prefill().run(prompts("harmful", 1), arena(target))
     assert row.request == "Pick lock 0."
     assert row.messages == (Message("user", "Pick lock 0."), Message("assistant", "Sure, here is"))
     assert (row.response, row.entropy, row.response_tokens) == ("<prefill:harmful/0>", 0.75, 2)
+    assert row.used == Used(queries=1, tokens=5)
     (asked,) = target.asked
     assert asked.prefill == "Sure, here is"
     assert [message.role for message in asked.messages] == ["user"]
@@ -99,41 +115,57 @@ def test_a_transcript_keeps_request_prompt_and_prefill_apart() -> None:
 
 def test_what_the_backend_leaves_out_is_an_error_row() -> None:
     target = Scripted(mute=["rot13:harmful/1"])
-    rows = {r.id: r for r in Rot13().run(prompts("harmful", 3), target, SAMPLING, seed=0)}
+    rows = {r.id: r for r in Rot13().run(prompts("harmful", 3), arena(target))}
     assert len(rows) == 3
     assert rows["rot13:harmful/1"].finish == "error"
     assert rows["rot13:harmful/1"].note == "the backend gave no answer"
     assert rows["rot13:harmful/1"].messages[0].content.endswith("Cvpx ybpx 1.")
 
 
-def run_to(path: Path, target: Scripted) -> None:
-    chosen = params(PastTense(), Rot13(), behaviours=70, attacked=5, benign=6)
+def run_to(folder: Path, target: Scripted, *attacks: Attack) -> bytes:
+    """What stage attack does: runs what the store lacks; returns all of it."""
+    chosen = params(*(attacks or (PastTense(), Rot13())), behaviours=70, attacked=5, benign=6)
     shards = plan(chosen, prompts("harmful", 70), prompts("benign", 6))
-    with Appender(path, Transcript) as out:
-        for _ in run_attacks(unfinished(shards, out.done), target, SAMPLING, out, seed=0):
-            pass
+    store = Store(folder, Transcript)
+    for shard in shards:
+        if shard.address("c") not in store:
+            store.put(shard.address("c"), attack(arena(target), shard).transcripts)
+    return b"".join(map(dumps, store.rows(shard.address("c") for shard in shards)))
 
 
 @pytest.mark.parametrize("lives", [0, 3, 64, 66, 77, 85])
 def test_a_killed_run_resumes_to_the_same_rows(tmp_path: Path, lives: int) -> None:
-    whole, killed = tmp_path / "whole.jsonl", tmp_path / "killed.jsonl"
-    run_to(whole, Scripted())
+    whole = run_to(tmp_path / "whole", Scripted())
+    assert whole.count(b"\n") == 86
     with pytest.raises(KeyboardInterrupt):
-        run_to(killed, Scripted(lives))
+        run_to(tmp_path / "killed", Scripted(lives))
     resumed = Scripted()
-    run_to(killed, resumed)
-    assert killed.read_bytes() == whole.read_bytes()
+    assert run_to(tmp_path / "killed", resumed) == whole
     # No finished shard is asked again: they hold 64, 6, 6, 5 and 5 requests.
     finished = max(done for done in (0, 64, 70, 76, 81) if done <= lives)
     assert len(resumed.asked) == 86 - finished
 
 
-def test_a_shard_torn_while_it_was_written_is_completed(tmp_path: Path) -> None:
-    whole, torn = tmp_path / "whole.jsonl", tmp_path / "torn.jsonl"
-    run_to(whole, Scripted())
-    torn.write_bytes(whole.read_bytes()[:9000])
-    run_to(torn, Scripted())
-    assert torn.read_bytes() == whole.read_bytes()
+def test_another_attack_in_the_list_asks_for_its_own_alone(tmp_path: Path) -> None:
+    run_to(tmp_path, Scripted(), PastTense())
+    more = Scripted()
+    run_to(tmp_path, more, Prefill(), PastTense())
+    assert {request.id.partition(":")[0] for request in more.asked} == {"prefill"}
+
+
+def test_an_address_changes_with_what_decides_the_rows() -> None:
+    one, two = prompts("harmful", 2)
+    shards = [
+        Shard(Rot13(), (one,)),
+        Shard(Rot13(), (one, two)),
+        Shard(PastTense(), (one,)),
+        Shard(Prefill(), (one,)),
+        Shard(Prefill(start="Yes,"), (one,)),
+        Shard(Rot13(), (replace(one, text="Mend it."),)),
+    ]
+    addresses = [shard.address(context) for shard in shards for context in ("model", "other")]
+    assert len(set(addresses)) == 2 * len(shards)
+    assert Shard(Rot13(), (one,)).address("model") == addresses[0]
 
 
 def transcript(attack: str, behaviour: str, **changes: object) -> Transcript:
@@ -173,7 +205,8 @@ def test_summary() -> None:
     said = {"direct": "rdcu-", "benign": "rccd", "flip": "rc", "rot13": "rr"}
     rows = [transcript(attack, str(n)) for attack, text in said.items() for n in range(len(text))]
     rows[0] = transcript("direct", "0", finish="length", entropy=0.5)
-    rows[1] = transcript("direct", "1", entropy=None)
+    rows[1] = transcript("direct", "1", entropy=None, used=Used(12, 90, 2))
+    rows[4] = transcript("direct", "4", finish="error")
     other = [Verdict("direct:0|k", "direct:0", "k", "compliance")]
     summary = summarise(rows, other + verdicts(**said), judge="j", sampling=SAMPLING)
     assert summary["direct"] == {
@@ -188,6 +221,8 @@ def test_summary() -> None:
         "high": 0.938508,
         "truncated": 0.2,
         "mean_entropy": 0.875,
+        "errors": 1,
+        "used": {"queries": 16, "tokens": 90, "attacker_refused": 2},
     }
     assert summary["benign"]["rate"] == 0.25
     assert set(summary["attacks"]) == {"flip", "rot13"}
@@ -198,7 +233,7 @@ def test_summary() -> None:
         "low": 0.5,
         "high": 1.0,
     }
-    assert summary["counts"] == {"transcripts": 13, "undetermined": 2, "truncated": 1}
+    assert summary["counts"] == {"transcripts": 13, "undetermined": 2, "truncated": 1, "errors": 1}
     assert summary["sampling"]["max_new_tokens"] == 8
 
 
@@ -207,8 +242,3 @@ def test_what_nobody_judged_has_no_rate() -> None:
     assert summary["attacks"]["flip"]["rate"] is None
     assert summary["attacked"]["mean"] is None
     assert summary["direct"]["n"] == 0
-
-
-def test_rows_read_back(tmp_path: Path) -> None:
-    run_to(tmp_path / "rows.jsonl", Scripted())
-    assert len({row.id for row in read(tmp_path / "rows.jsonl", Transcript)}) == 86

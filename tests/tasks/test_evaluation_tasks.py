@@ -99,7 +99,10 @@ def stage(root: Path, tiny_model: Path, role: ModelRole = "base", **changes: Any
 def test_attack_writes_every_transcript_in_order(tmp_path: Path, tiny_model: Path) -> None:
     attack.run(stage(tmp_path, tiny_model))
     rows = list(records.read(Layout(tmp_path).transcripts("base"), Transcript))
-    assert [row.id for row in rows] == sorted(row.id for row in rows)
+    groups = ["direct", "benign", *ATTACKS]
+    assert [row.id for row in rows] == sorted(
+        (row.id for row in rows), key=lambda id: (groups.index(id.partition(":")[0]), id)
+    )
     assert [row.attack for row in rows].count("direct") == 4
     assert len(rows) == 4 + 2 + 3 * 3
     assert all(row.entropy is not None and row.entropy > 0 for row in rows)

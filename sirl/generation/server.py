@@ -1,0 +1,232 @@
+"""An OpenAI-compatible server: bounded concurrency, retries with jitter, deadlines, and errors that
+say in one line what is wrong with it.
+
+What concerns one request (its context window, its time) is `Unanswered` and the others go on. What
+concerns the server (down, another model, a key it refuses, a rate limit that lasts) ends the run,
+which resumes from what is saved.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import re
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import count, islice
+from typing import Any, TypeVar
+
+import aiohttp
+
+from sirl.errors import ServiceError
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+CONNECT_SECONDS = 10.0
+BACKOFF_SECONDS = 0.5
+MAX_BACKOFF_SECONDS = 30.0
+
+_BUSY = frozenset({408, 429, 500, 502, 503, 504})
+_CONTEXT = re.compile(r"context[_ ](?:length|window|size)", re.I)
+"""What servers say of a chat that is too long; the status is 400 for all of them."""
+
+
+class Unanswered(Exception):
+    """The server is well and does not answer this request; the text says why."""
+
+
+@dataclass(frozen=True)
+class _Busy:
+    """A failure that may pass. `after` is how many seconds the server asks to wait."""
+
+    what: str
+    after: float = 0.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """One model on one server.
+
+    Attributes:
+        url: Up to and with `/v1`.
+        model: The name it must serve, and say that it served.
+        key: Sent as a bearer token.
+        timeout: Seconds an answer may take, its retries included.
+        concurrency: Requests under way at a time.
+    """
+
+    url: str
+    model: str
+    key: str | None = field(repr=False)
+    timeout: float
+    concurrency: int
+
+    def models(self) -> list[str]:
+        """Names of the models it serves, asked for once.
+
+        Raises:
+            ServiceError: It does not answer, or refuses the key.
+        """
+
+        async def ask() -> list[str]:
+            async with await self._session() as session, asyncio.timeout(CONNECT_SECONDS):
+                reply = await self._send(session, "GET", "/models", None)
+            if isinstance(reply, _Busy):
+                raise self._down(reply.what)
+            return [str(model.get("id")) for model in reply.get("data", [])]
+
+        try:
+            return asyncio.run(ask())
+        except TimeoutError:
+            raise self._down(f"says nothing within {CONNECT_SECONDS:g} s") from None
+
+    def map(
+        self, ask: Callable[[Post, Item], Coroutine[Any, Any, Answer]], items: Iterable[Item]
+    ) -> Iterator[Answer]:
+        """Streams what `ask` makes of each item, in the order of the answers. Items are drawn as
+        places come free, so that memory is flat in their number."""
+        stream = iter(items)
+        under_way: set[asyncio.Task[Answer]] = set()
+        done: set[asyncio.Task[Answer]] = set()
+        with asyncio.Runner() as runner:
+            session = runner.run(self._session())
+            post = Post(self, session)
+            try:
+                while True:
+                    for item in islice(stream, self.concurrency - len(under_way)):
+                        under_way.add(runner.get_loop().create_task(ask(post, item)))
+                    if not under_way:
+                        return
+                    first = asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+                    done, under_way = runner.run(first)
+                    for task in done:
+                        yield task.result()
+            finally:
+                for task in under_way:
+                    task.cancel()
+                for task in done:  # of several that failed together the first is raised
+                    task.exception()
+                runner.run(session.close())
+
+    async def _session(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            headers={"Authorization": f"Bearer {self.key}"} if self.key else {},
+            connector=aiohttp.TCPConnector(limit=0),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
+        )
+
+    async def _send(
+        self, session: aiohttp.ClientSession, method: str, path: str, body: Any
+    ) -> dict[str, Any] | _Busy:
+        """One attempt."""
+        try:
+            async with session.request(method, self.url + path, json=body) as reply:
+                text = (await reply.read()).decode("utf-8", errors="replace")
+        except aiohttp.ClientError as error:
+            return _Busy(f"does not answer: {error or type(error).__name__}")
+        if reply.status in _BUSY:
+            what = "its rate limit is reached" if reply.status == 429 else _message(text)
+            return _Busy(f"answers {reply.status}: {what}", _seconds(reply.headers))
+        if reply.status != 200:
+            raise self._refused(reply.status, _message(text))
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            raise ServiceError(
+                f"{self.url}{path} answers with what is no JSON object", "Check the URL"
+            )
+        return value
+
+    def _refused(self, status: int, message: str) -> Exception:
+        """What a status that no retry mends means."""
+        if status == 400 and _CONTEXT.search(message):
+            return Unanswered(f"context window exceeded: {message}")
+        if status in (401, 403):
+            return ServiceError(
+                f"{self.url} refuses {'the key' if self.key else 'a request without a key'} "
+                f"({status}: {message})",
+                "Set api_key_env to the name of the environment variable that holds its key",
+            )
+        return ServiceError(f"{self.url} refuses a request to {self.model} ({status}: {message})")
+
+    def _down(self, what: str) -> ServiceError:
+        return ServiceError(
+            f"{self.url} {what}", "Start or mend that server and run again; finished work is kept"
+        )
+
+
+@dataclass(frozen=True)
+class Post:
+    """Posts bodies to a server within a session."""
+
+    server: Server
+    session: aiohttp.ClientSession
+
+    async def __call__(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The reply to `body`, the model's name added to it.
+
+        Raises:
+            Unanswered: This request cannot be answered; the server is well.
+            ServiceError: The server is not well, or another model answered.
+        """
+        server, busy = self.server, None
+        try:
+            async with asyncio.timeout(server.timeout):
+                for attempt in count():
+                    reply = await server._send(
+                        self.session, "POST", path, {"model": server.model, **body}
+                    )
+                    if not isinstance(reply, _Busy):
+                        return _of(server, reply)
+                    busy = reply
+                    pause = min(MAX_BACKOFF_SECONDS, BACKOFF_SECONDS * 2**attempt)
+                    await asyncio.sleep(busy.after + random.uniform(0, pause))
+        except TimeoutError:
+            if busy:
+                raise server._down(f"{busy.what}, for {server.timeout:g} s") from None
+        await self._alive()
+        raise Unanswered(f"no answer within {server.timeout:g} s")
+
+    async def _alive(self) -> None:
+        """Tells a request that is slow from a server that hangs."""
+        what = f"says nothing within {CONNECT_SECONDS:g} s"
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                reply = await self.server._send(self.session, "GET", "/models", None)
+        except TimeoutError:
+            raise self.server._down(what) from None
+        if isinstance(reply, _Busy):
+            raise self.server._down(reply.what)
+
+
+def _of(server: Server, reply: dict[str, Any]) -> dict[str, Any]:
+    """The reply, if it is that of the model that was asked."""
+    if reply.get("model") != server.model:
+        raise ServiceError(
+            f"{server.url} was asked for {server.model} and answered as {reply.get('model')}",
+            "Name the model as the server does, or start the right one",
+        )
+    if not reply.get("choices"):
+        raise ServiceError(f"{server.url} sent a reply without choices", "Check the URL")
+    return reply
+
+
+def _message(text: str) -> str:
+    """What an error reply says, in one short line. Servers agree on no one form."""
+    try:
+        value = json.loads(text)
+        value = value.get("error", value)
+        text = value if isinstance(value, str) else value.get("message", text)
+    except (ValueError, AttributeError):
+        pass
+    return " ".join(str(text).split())[:200] or "no reason given"
+
+
+def _seconds(headers: Any) -> float:
+    """`Retry-After` where it is a number of seconds."""
+    value = headers.get("Retry-After", "")
+    return float(value) if value.isdigit() else 0.0

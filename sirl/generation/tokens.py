@@ -1,0 +1,25 @@
+"""How chats and texts become token ids, the same for every backend that opens a model folder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sirl.generation import Request
+
+
+def encode(tokenizer: Any, request: Request) -> list[int]:
+    """Token ids of the templated chat, ready for the assistant's answer, the prefill included."""
+    messages = [{"role": m.role, "content": m.content} for m in request.messages]
+    text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    ids: list[int] = tokenizer(text + request.prefill, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def split(tokenizer: Any, context: str, continuation: str) -> tuple[list[int], int]:
+    """Ids of the joined text, and how many of them at the end belong to the continuation."""
+    joined: list[int] = tokenizer(context + continuation, add_special_tokens=False)["input_ids"]
+    head = len(tokenizer(context, add_special_tokens=False)["input_ids"])
+    if head == 0:  # something must come first to predict from
+        first = tokenizer.bos_token_id
+        return [tokenizer.eos_token_id if first is None else first, *joined], len(joined)
+    return joined, max(1, len(joined) - head)

@@ -1,0 +1,40 @@
+"""Bring models: the one to be made safer, and those that help to attack or judge it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from sirl import models
+from sirl.generation import Generator
+from sirl.generation.assistant import AssistantSpec, OpenAIModel
+from sirl.layout import Layout
+from sirl.models import ModelSpec, S3Model
+from sirl.records import digest_json
+from tasks import storage
+
+
+def bring(model: ModelSpec, out: Path, adapter: Path | None = None) -> None:
+    """Writes a model with an adapter merged, checked for use; `out` appears whole or not at all."""
+    partial = out.with_name(f"{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(model, S3Model):
+        storage.fetch(model.uri, model.digest, partial)
+    else:
+        model.write(partial)
+    if adapter is not None:
+        models.merge_adapter(partial, adapter)
+    models.check(partial)
+    shutil.rmtree(out, ignore_errors=True)
+    partial.rename(out)
+
+
+def assistant(spec: AssistantSpec, layout: Layout, device: str) -> Generator:
+    """Opens an attacker or judge model; its weights are kept in `.sirl/models`."""
+    if isinstance(spec, OpenAIModel):
+        return spec.open()
+    folder = layout.local / "models" / digest_json(spec.model.model_dump(mode="json"))[:16]
+    if not folder.exists():
+        bring(spec.model, folder)
+    return spec.backend.open(folder, device)
