@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test test-vllm lint bench-train serve lock clean
+.PHONY: run test test-vllm lint attack-full bench-train serve lock clean
 
 run: .venv/.ready  ## from prompts to a promoted checkpoint and a report
 	@$(BIN)/sirl run
@@ -16,6 +16,9 @@ test-vllm: .venv-vllm/.ready  ## rollouts by vLLM, on a CPU (its environment is 
 
 lint: .venv/.ready  ## style, imports, types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+attack-full: .venv/.ready  ## every attack on the embedded model, before and after SIRL
+	@$(BIN)/sirl run --preset attack-full --no-promote
 
 bench-train: .venv/.ready  ## what the entropy reward costs a training step; uses the last `make run`
 	@$(BIN)/python -m bench.train_step

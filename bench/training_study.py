@@ -59,7 +59,7 @@ SEEDS = {"base": [0], "plain": [1, 2, 3], "default": [1, 2, 3]}
 """Of the other methods one seed is run."""
 RATES = ("direct", "attacked", "benign")
 UNGUARDED = ["train.guards.benign_refusal_rise=1", "train.guards.harmful_refusal_enough=1"]
-EVALUATION = ["attack.behaviours=100", "attack.attacked=24", "attack.benign=120"]
+EVALUATION = ["attack.behaviours=100", "attack.attacked=12", "attack.benign=120"]
 
 
 def prompts(layout: Layout, split: Any) -> list[Prompt]:
