@@ -55,11 +55,29 @@ VARIANTS: dict[str, list[str]] = {
     **{name: [*PLAIN, f"train.method={{name: {name}}}"] for name in OTHERS},
 }
 """Variant -> settings over params.yaml; the guards watch but do not stop."""
-SEEDS = {"base": [0], "plain": [1, 2, 3], "default": [1, 2, 3]}
+SEEDS = {"plain": [1, 2, 3], "default": [1, 2, 3]}
 """Of the other methods one seed is run."""
 RATES = ("direct", "attacked", "benign")
 UNGUARDED = ["train.guards.benign_refusal_rise=1", "train.guards.harmful_refusal_enough=1"]
-EVALUATION = ["attack.behaviours=100", "attack.attacked=12", "attack.benign=120"]
+ATTACKS = (
+    "prefix_injection",
+    "refusal_suppression",
+    "style_injection",
+    "deep_inception",
+    "prefill",
+    "leetspeak",
+    "code_attack",
+    "past_tense",
+    "future_tense",
+    "in_context",
+)
+"""Those of the default suite whose prompts are short: a cell is to take minutes."""
+EVALUATION = [
+    "attack.behaviours=100",
+    "attack.attacked=16",
+    "attack.benign=120",
+    f"attack.attacks=[{', '.join(f'{{name: {name}}}' for name in ATTACKS)}]",
+]
 
 
 def prompts(layout: Layout, split: Any) -> list[Prompt]:

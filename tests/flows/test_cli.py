@@ -102,7 +102,7 @@ def test_a_plan_runs_nothing(sirl: Sirl, project: Path, ran: Ran) -> None:
     assert lines["train"].split() == ["train", "run"]
     assert "a GPU" in lines["lacking"]
     assert "135 M parameters" in lines["model"]
-    assert "at least 3.7 GiB" in lines["training"]
+    assert "at least 5.7 GiB" in lines["training"]
     assert ran(project) == []
 
 
