@@ -52,12 +52,15 @@ class LocalEngine(Spec):
 
 
 class _Worker:
-    """An actor: it opens its work once and runs it on one item at a time."""
+    """An actor: it opens its work once and runs it on one item at a time. It opens it with the
+    first: what is wrong then is the error of a call, where Ray would have lost its kind."""
 
     def __init__(self, work: Work[Any, Any]) -> None:
-        self._run = work.open()
+        self._work = work
+        self._run: Callable[[Any], Any] | None = None
 
     def run(self, number: int, item: Any) -> tuple[int, Any]:
+        self._run = self._run or self._work.open()
         return number, self._run(item)
 
 
