@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test test-vllm lint attack-full bench-train serve lock clean
+.PHONY: run test test-vllm vllm-server lint attack-full bench-train bench-attack serve lock clean
 
 run: .venv/.ready  ## from prompts to a promoted checkpoint and a report
 	@$(BIN)/sirl run
@@ -11,8 +11,11 @@ run: .venv/.ready  ## from prompts to a promoted checkpoint and a report
 test: .venv/.ready  ## every test
 	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-vllm: .venv-vllm/.ready  ## rollouts by vLLM, on a CPU (its environment is of 3 GB)
-	@OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/training
+test-vllm: .venv-vllm/.ready  ## rollouts and answers by vLLM, on a CPU (its environment is of 3 GB)
+	@OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/training tests/generation
+
+vllm-server: .venv-vllm/.ready  ## serves a model folder: make vllm-server MODEL=artifacts/models/base ARGS="--port 8001"
+	@.venv-vllm/bin/python -m infra.vllm_server $(MODEL) $(ARGS)
 
 lint: .venv/.ready  ## style, imports, types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -22,6 +25,9 @@ attack-full: .venv/.ready  ## every attack on the embedded model, before and aft
 
 bench-train: .venv/.ready  ## what the entropy reward costs a training step; uses the last `make run`
 	@$(BIN)/python -m bench.train_step
+
+bench-attack: .venv/.ready .venv-vllm/.ready  ## answers a second of each backend; uses the last `make run`
+	@$(BIN)/python -m bench.attack_speed
 
 serve: .venv/.ready  ## Prefect server, worker and MLflow; then: prefect deployment run sirl/full
 	@$(BIN)/python -m flows.serve

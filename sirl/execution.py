@@ -8,6 +8,7 @@ where they ran, so every engine writes the same bytes.
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal, Protocol, TypeVar
@@ -17,6 +18,8 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from sirl.errors import MissingPackageError, ServiceError
 from sirl.models import resolve_device
 from sirl.spec import Spec
+
+CONNECT_SECONDS = 5.0
 
 Item = TypeVar("Item")
 Item_contra = TypeVar("Item_contra", contravariant=True)
@@ -49,12 +52,15 @@ class LocalEngine(Spec):
 
 
 class _Worker:
-    """An actor: it opens its work once and runs it on one item at a time."""
+    """An actor: it opens its work once and runs it on one item at a time. It opens it with the
+    first: what is wrong then is the error of a call, where Ray would have lost its kind."""
 
     def __init__(self, work: Work[Any, Any]) -> None:
-        self._run = work.open()
+        self._work = work
+        self._run: Callable[[Any], Any] | None = None
 
     def run(self, number: int, item: Any) -> tuple[int, Any]:
+        self._run = self._run or self._work.open()
         return number, self._run(item)
 
 
@@ -66,8 +72,11 @@ def _connected(address: str) -> Iterator[Any]:
     except ImportError:
         raise MissingPackageError("ray", "execution.engine: ray") from None
     try:
+        if address != "auto":  # Ray itself would knock for minutes
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise ServiceError(
             f"there is no Ray cluster at execution.address {address}: {error}",
             "Start one: ray start --head",

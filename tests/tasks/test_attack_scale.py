@@ -25,7 +25,16 @@ from tasks import attack
 from tasks.stage import Stage
 from tests.tasks.test_evaluation_tasks import ROOT, Tracker, stage
 
-NAMES = ["past_tense", "future_tense", "prefill", "flip", "rot13", "base64", "leetspeak", "persona"]
+NAMES = [
+    "past_tense",
+    "future_tense",
+    "prefill",
+    "flip_attack",
+    "rot13",
+    "base64",
+    "leetspeak",
+    "deep_inception",
+]
 CHANGES: dict[str, Any] = {
     "attacks": [{"name": name} for name in NAMES],
     "attacked": 5,

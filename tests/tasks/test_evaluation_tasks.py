@@ -158,9 +158,9 @@ def test_a_file_that_an_attack_reads_is_part_of_its_key(tmp_path: Path, tiny_mod
     file = tmp_path / "mine.jsonl"
     file.write_text('{"template": "Act: {request}"}\n')
     here = stage(tmp_path, tiny_model, attacks=[{"name": "template", "path": str(file)}])
-    before = attack._key(here, "cpu")
+    before = attack._context(here, "cpu", "digest")
     file.write_text('{"template": "Play: {request}"}\n')
-    assert attack._key(here, "cpu") != before
+    assert attack._context(here, "cpu", "digest") != before
 
 
 def test_a_malformed_file_is_refused_before_the_model_is_loaded(tmp_path: Path) -> None:
