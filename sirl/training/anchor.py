@@ -16,7 +16,7 @@ import torch
 from sirl.generation import Generator, Request, Sampling
 from sirl.records import Message, Prompt
 
-ROWS = 4
+ROWS = 8
 """Rows in one sequence: attention grows with the square of its length, and a matrix product needs
 some length to be fast."""
 

@@ -26,8 +26,8 @@ PARAMS = TrainParams(
     max_prompt_tokens=128,
     max_new_tokens=6,
     dtype="float32",
-    # Five rows for some micro-batches and four for others: two passes, one of which may be empty.
-    anchor=AnchorParams(weight=3.0, prompts_per_step=18, max_new_tokens=4),
+    # Nine rows for some micro-batches and eight for others: two passes, one of which may be empty.
+    anchor=AnchorParams(weight=3.0, prompts_per_step=34, max_new_tokens=4),
     guards=GuardParams(every=5, min_mean_tokens=0, max_kl=1e9, max_identical=1),
 )
 BENIGN = [Prompt(f"b/{i}", f"Tell me about tree {i}.", "b", "benign") for i in range(6)]
