@@ -6,10 +6,11 @@ are; a killed run goes on from there, and the out is put in place whole.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sirl import attacks, evaluation, generation, records
@@ -19,7 +20,7 @@ from sirl.evaluation import Shard
 from sirl.layout import Split
 from sirl.models import resolve_device
 from sirl.progress import bar
-from sirl.records import Prompt, Transcript
+from sirl.records import Prompt, Transcript, Used
 from tasks import models
 from tasks.stage import Stage, main
 
@@ -51,14 +52,24 @@ def run(stage: Stage) -> None:
     transcripts = sorted(records.read(rows, Transcript), key=lambda row: row.id)
     records.write(layout.transcripts(role), transcripts)
     shutil.rmtree(state)
-    truncated = sum(row.finish == "length" for row in transcripts)
     stage.tracker.metrics(
         {
-            "transcripts": len(transcripts),
-            "truncated": truncated / len(transcripts),
+            **_counted(transcripts),
             **{f"seconds/{attack}": spent for attack, spent in seconds.items()},
         }
     )
+
+
+def _counted(transcripts: Sequence[Transcript]) -> dict[str, float]:
+    """What the stage reports of all transcripts together."""
+    used = sum((row.used for row in transcripts), Used(queries=0))
+    finishes = [row.finish for row in transcripts]
+    return {
+        "transcripts": len(transcripts),
+        "truncated": finishes.count("length") / len(transcripts),
+        "errors": finishes.count("error"),
+        **dataclasses.asdict(used),
+    }
 
 
 def _arena(stage: Stage, shards: Iterable[Shard], device: str) -> Arena:
