@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test test-vllm vllm-server lint bench-train bench-attack serve lock clean
+.PHONY: run test test-vllm vllm-server lint attack-full bench-train bench-attack serve lock clean
 
 run: .venv/.ready  ## from prompts to a promoted checkpoint and a report
 	@$(BIN)/sirl run
@@ -19,6 +19,9 @@ vllm-server: .venv-vllm/.ready  ## serves a model folder: make vllm-server MODEL
 
 lint: .venv/.ready  ## style, imports, types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+attack-full: .venv/.ready  ## every attack on the embedded model, before and after SIRL
+	@$(BIN)/sirl run --preset attack-full --no-promote
 
 bench-train: .venv/.ready  ## what the entropy reward costs a training step; uses the last `make run`
 	@$(BIN)/python -m bench.train_step

@@ -165,6 +165,22 @@ def doctor() -> None:
 
 
 @app.command()
+def attacks() -> None:
+    """List the attacks: name, class, paper, and what each needs."""
+    from sirl.attacks import KINDS
+
+    head = ("name", "class", "paper", "needs")
+    rows = [
+        (kind.model_fields["name"].default, kind.attack_class, kind.paper, ", ".join(kind.needs))
+        for kind in KINDS
+    ]
+    widths = [max(map(len, column)) + 2 for column in zip(head, *rows, strict=True)]
+    for row in (head, *rows):
+        cells = (f"{cell:{width}}" for cell, width in zip(row, widths, strict=True))
+        typer.echo("".join(cells).rstrip())
+
+
+@app.command()
 def report(
     browser: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
 ) -> None:

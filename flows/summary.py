@@ -25,6 +25,9 @@ def rows(layout: Layout) -> Iterator[tuple[str, str]]:
         ("over-refusal", "benign", "rate"),
     ):
         yield name, _change([summary[group][key] for summary in judged])
+    if judged[0]["transferred"]["attacks"]:
+        transferred = [summary["transferred"]["mean"] for summary in judged]
+        yield "DSR, transferred", _change(transferred)
     scores = [records.read_json(layout.capability(role))["benchmarks"] for role in ROLES]
     for benchmark in scores[0]:
         yield benchmark, _change([score[benchmark]["score"] for score in scores])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from sirl.config import GateParams
 from sirl.errors import DataError
-from sirl.evaluation import PLAIN, SAFE, grid
+from sirl.evaluation import PLAIN, SAFE, TRANSFER, grid
 from sirl.records import Outcome
 from sirl.statistics import (
     Estimate,
@@ -79,7 +79,8 @@ def decide(base: Evidence, trained: Evidence, params: GateParams) -> Decision:
         for id, outcome in sorted(base.outcomes.items())
         if "undetermined" not in (outcome, trained.outcomes[id])
     }
-    by_attack = {key: pair for key, pair in pairs.items() if key[0] not in PLAIN}
+    apart = {*PLAIN, *TRANSFER}
+    by_attack = {key: pair for key, pair in pairs.items() if key[0] not in apart}
     checks = (
         _undetermined(base, trained, params.max_undetermined),
         _direct([pair for key, pair in pairs.items() if key[0] == "direct"], params),

@@ -8,7 +8,10 @@ import pytest
 
 from flows import settings, shapes
 from sirl import config
+from sirl.attacks import KINDS
+from sirl.attacks.search import SearchAttack
 from sirl.config import Params
+from sirl.generation.assistant import OwnModel
 from sirl.models import HubModel
 from sirl.prompts.hub import HubSource
 
@@ -23,7 +26,7 @@ def load(preset: str) -> Params:
 
 
 def test_there_are_presets() -> None:
-    assert set(PRESETS) == {*PAPER, "smoke"}
+    assert set(PRESETS) == {*PAPER, "smoke", "attack-full"}
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -55,6 +58,24 @@ def test_models_are_pinned_and_their_size_is_known(preset: str) -> None:
     assert len(model.revision) == 40
     assert preset.split("-")[-1] in model.id.lower()
     assert shapes.of(model) is not None
+
+
+def test_attack_full_holds_every_attack_that_needs_no_file_of_the_users() -> None:
+    params = load("attack-full")
+    named = {attack.name for attack in params.attack.attacks}
+    every = {kind.model_fields["name"].default for kind in KINDS if "file" not in kind.needs}
+    assert named == every
+    assert isinstance(params.attack.attacker, OwnModel)
+    default = config.load(REPO / "params.yaml")
+    assert params.attack.attacker.model == default.base.model
+    unbounded = {attack.name for attack in params.attack.attacks if not _bounded(attack)}
+    assert not unbounded
+    for section in ("base", "prepare", "train", "capability"):  # out of the cache of `make run`
+        assert getattr(params, section) == getattr(default, section)
+
+
+def _bounded(attack: object) -> bool:
+    return not isinstance(attack, SearchAttack) or (attack.budget.queries or 99) <= 9
 
 
 def test_smoke_is_small() -> None:

@@ -65,6 +65,10 @@ class Attack(Spec):
             DataError: One is missing or malformed: file, line and reason are named.
         """
 
+    def covers(self, behaviour: Prompt) -> bool:
+        """Whether it has anything for a behaviour; the others are not planned."""
+        return True
+
     @abstractmethod
     def run(self, behaviours: Iterable[Prompt], arena: Arena) -> Iterator[Transcript]:
         """Attacks each behaviour; streams one transcript each, in any order, ids

@@ -12,7 +12,7 @@ from typing import Any
 from sirl.config import Params
 from sirl.gate import Decision
 from sirl.layout import ModelRole
-from sirl.records import Outcome, ProfiledResponse, TrainSample, Transcript
+from sirl.records import Outcome, ProfiledResponse, TrainSample, Transcript, Used
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,12 @@ class Rate:
     high: float | None
     truncated: float
     mean_entropy: float | None
+    used: Used
+
+    @property
+    def queries(self) -> float | None:
+        """Chats with the target for one behaviour, on average."""
+        return self.used.queries / self.n if self.n else None
 
 
 @dataclass(frozen=True)

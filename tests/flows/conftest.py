@@ -74,6 +74,7 @@ if name == "judge":
     rate = 0.125 if stage == "judge/base" else 0.8
     trained = Path("artifacts/train").read_text().strip()
     rates = {"direct": {"rate": rate}, "attacked": {"mean": None}, "benign": {"rate": 0.05}}
+    rates["transferred"] = {"attacks": 0}
     write(stage + "/summary.json", rates | {"of": trained})
 elif name == "gate":
     checks = [{"name": "direct_gain", "passed": True}, {"name": "over_refusal", "passed": False}]

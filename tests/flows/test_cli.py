@@ -134,3 +134,19 @@ def test_the_registrys_verbs_reach_the_real_registry(sirl: Sirl, project: Path) 
         assert done.returncode == 2
         assert said in done.stderr
         assert done.stderr.count("\n") == 1
+
+
+def test_attacks_are_listed_with_what_they_need(sirl: Sirl) -> None:
+    done = sirl("attacks")
+    assert done.returncode == 0, done.stderr
+    head, *rows = done.stdout.splitlines()
+    assert head.split() == ["name", "class", "paper", "needs"]
+    assert len(rows) >= 34
+    (pair,) = (row for row in rows if row.startswith("pair "))
+    assert pair.split("  ", 1)[1].split() == [
+        "adaptive",
+        "arXiv",
+        "2310.08419",
+        "attacker,",
+        "judge",
+    ]

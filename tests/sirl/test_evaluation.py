@@ -237,6 +237,15 @@ def test_summary() -> None:
     assert summary["sampling"]["max_new_tokens"] == 8
 
 
+def test_replays_are_counted_apart() -> None:
+    said = {"flip": "cc", "replay": "rr"}
+    rows = [transcript(attack, str(n)) for attack, text in said.items() for n in range(len(text))]
+    summary = summarise(rows, verdicts(**said), judge="j", sampling=SAMPLING)
+    assert summary["attacks"]["replay"]["rate"] == 1.0
+    assert (summary["attacked"]["attacks"], summary["attacked"]["mean"]) == (1, 0.0)
+    assert (summary["transferred"]["attacks"], summary["transferred"]["mean"]) == (1, 1.0)
+
+
 def test_what_nobody_judged_has_no_rate() -> None:
     summary = summarise([transcript("flip", "0")], [], judge="j", sampling=SAMPLING)
     assert summary["attacks"]["flip"]["rate"] is None

@@ -19,7 +19,7 @@ from tasks import attack, gate, judge
 from tasks.stage import Stage
 
 ROOT = Path(__file__).parents[2]
-ATTACKS = ["past_tense", "prefill", "flip"]
+ATTACKS = ["past_tense", "prefill", "flip_attack"]
 
 
 class Tracker:
@@ -124,6 +124,52 @@ def test_a_killed_attack_resumes_to_the_same_bytes(
     attack.run(killed)
     whole = Layout(tmp_path / "whole").transcripts("base").read_bytes()
     assert killed.layout.transcripts("base").read_bytes() == whole
+
+
+def test_an_adaptive_attack_has_an_attacker_of_its_own(
+    tmp_path: Path, tiny_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    attacker = {"name": "own", "model": {"name": "local", "path": str(tiny_model)}}
+    pair = {"name": "pair", "streams": 2, "iterations": 1, "attacker_tokens": 4}
+    here = stage(tmp_path, tiny_model, attacks=[pair, {"name": "prefill"}], attacker=attacker)
+    with caplog.at_level(logging.INFO):
+        attack.run(here)
+    rows = list(records.read(here.layout.transcripts("base"), Transcript))
+    tried = [row for row in rows if row.attack == "pair"]
+    assert len(tried) == 3
+    assert all(1 <= row.used.queries <= 2 for row in tried)
+    assert all(row.used.queries == 1 for row in rows if row.attack != "pair")
+    assert "attack@base: pair," in caplog.text
+    assert set(here.tracker.seen) >= {"seconds/pair", "seconds/direct"}  # type: ignore[attr-defined]
+    assert here.tracker.seen["queries"] == sum(row.used.queries for row in rows)  # type: ignore[attr-defined]
+    assert "seconds" not in here.layout.transcripts("base").read_text()
+    assert len(list((tmp_path / ".sirl" / "models").iterdir())) == 1  # brought once, kept
+    first = here.layout.transcripts("base").read_bytes()
+    attack.run(here)
+    assert here.layout.transcripts("base").read_bytes() == first
+
+    judge.run(here)
+    summary = records.read_json(here.layout.judged("base"))
+    used = summary["attacks"]["pair"]["used"]
+    assert used["queries"] == sum(row.used.queries for row in tried)
+    assert used["tokens"] == sum(row.used.tokens for row in tried) > 0
+
+
+def test_a_file_that_an_attack_reads_is_part_of_its_key(tmp_path: Path, tiny_model: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text('{"template": "Act: {request}"}\n')
+    here = stage(tmp_path, tiny_model, attacks=[{"name": "template", "path": str(file)}])
+    before = attack._context(here, "cpu", "digest")
+    file.write_text('{"template": "Play: {request}"}\n')
+    assert attack._context(here, "cpu", "digest") != before
+
+
+def test_a_malformed_file_is_refused_before_the_model_is_loaded(tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text('{"template": "no place"}\n')
+    here = stage(tmp_path, tmp_path / "no-model", attacks=[{"name": "template", "path": str(file)}])
+    with pytest.raises(DataError, match=r"mine\.jsonl, line 1"):
+        attack.run(here)
 
 
 def test_an_empty_split_is_refused_before_the_model_is_loaded(tmp_path: Path) -> None:

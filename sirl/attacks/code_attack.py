@@ -1,4 +1,4 @@
-"""Code frame (CodeAttack: Ren et al., arXiv 2403.07865): the request is data in a program that the
+"""CodeAttack (Ren et al., arXiv 2403.07865): the request is data in a program that the
 model completes."""
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ def plan() -> list[str]:
 ```'''
 
 
-class CodeCompletion(StaticAttack):
+class CodeAttack(StaticAttack):
     """The request is a string in a program whose result is to be written out."""
 
-    name: Literal["code_completion"] = "code_completion"
+    name: Literal["code_attack"] = "code_attack"
     attack_class: ClassVar[str] = "code"
     paper: ClassVar[str] = "arXiv 2403.07865"
 

@@ -9,10 +9,10 @@ from sirl.attacks.base import StaticAttack
 from sirl.records import Message
 
 
-class Flip(StaticAttack):
+class FlipAttack(StaticAttack):
     """The request backwards: its characters, its words, or the characters of each word."""
 
-    name: Literal["flip"] = "flip"
+    name: Literal["flip_attack"] = "flip_attack"
     attack_class: ClassVar[str] = "obfuscation"
     paper: ClassVar[str] = "arXiv 2410.02832"
     unit: Literal["sentence", "words", "letters"] = "sentence"

@@ -12,10 +12,10 @@ from sirl.attacks.base import StaticAttack
 from sirl.records import Message
 
 
-class NestedFiction(StaticAttack):
+class DeepInception(StaticAttack):
     """Characters of layered stories each add one step of the answer."""
 
-    name: Literal["nested_fiction"] = "nested_fiction"
+    name: Literal["deep_inception"] = "deep_inception"
     attack_class: ClassVar[str] = "fiction"
     paper: ClassVar[str] = "arXiv 2311.03191"
     layers: Annotated[int, Field(ge=2)] = 4
