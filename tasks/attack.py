@@ -6,6 +6,7 @@ there, and the out is put in place whole.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import shutil
 from collections import Counter, defaultdict
@@ -21,7 +22,7 @@ from sirl.errors import DataError, ModelError
 from sirl.evaluation import Ran, Shard
 from sirl.layout import Layout, ModelRole, Split
 from sirl.progress import bar
-from sirl.records import Prompt, Transcript
+from sirl.records import Prompt, Transcript, Used
 from sirl.store import Store
 from tasks import models
 from tasks.stage import Stage, main
@@ -56,29 +57,31 @@ def run(stage: Stage) -> None:
             name = shard.attack.name
             seconds[name] += ran.seconds
             log.info("attack@%s: %s, %.0f s; %d of %d", role, name, ran.seconds, done, total)
-        finishes = _write(layout.transcripts(role), store.rows(addresses))
+        totals = _write(layout.transcripts(role), store.rows(addresses))
         shutil.rmtree(store.folder)
-    stage.tracker.metrics(
-        {
-            "transcripts": total,
-            "truncated": finishes["length"] / total,
-            "errors": finishes["error"] / total,
-            **{f"seconds/{attack}": spent for attack, spent in seconds.items()},
-        }
-    )
+    spent = {f"seconds/{attack}": value for attack, value in seconds.items()}
+    stage.tracker.metrics({**totals, **spent})
 
 
-def _write(path: Path, transcripts: Iterable[Transcript]) -> Counter[str]:
-    """Writes them as they come; returns how many ended how."""
+def _write(path: Path, transcripts: Iterable[Transcript]) -> dict[str, float]:
+    """Writes transcripts as they come; returns what the stage reports of all together."""
     finishes: Counter[str] = Counter()
+    used = Used(queries=0)
 
     def counted() -> Iterator[Transcript]:
+        nonlocal used
         for transcript in transcripts:
             finishes[transcript.finish] += 1
+            used += transcript.used
             yield transcript
 
-    records.write(path, counted())
-    return finishes
+    count = records.write(path, counted())
+    return {
+        "transcripts": count,
+        "truncated": finishes["length"] / count,
+        "errors": finishes["error"],
+        **dataclasses.asdict(used),
+    }
 
 
 def _needs(shards: Iterable[Shard]) -> frozenset[Need]:

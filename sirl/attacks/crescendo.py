@@ -7,7 +7,7 @@ from __future__ import annotations
 import random
 from typing import ClassVar, Literal
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import NonNegativeInt, PositiveInt, model_validator
 
 from sirl.attacks.budget import Budget
 from sirl.attacks.search import BRIEF, Ask, Chat, SearchAttack, Steps
@@ -25,6 +25,13 @@ class Crescendo(SearchAttack):
     """Turns before the request itself."""
     backtracks: NonNegativeInt = 3
     """Declined turns that are taken back, at most."""
+
+    @model_validator(mode="after")
+    def _reaches_the_request(self) -> Crescendo:
+        queries = self.turns + self.backtracks + 1
+        if self.budget.queries is not None and self.budget.queries < queries:
+            raise ValueError(f"crescendo asks the request last: budget.queries must be {queries}")
+        return self
 
     def search(self, request: str, rng: random.Random) -> Steps:
         """See `SearchAttack.search`."""

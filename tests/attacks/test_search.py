@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import pytest
+from pydantic import ValidationError
 
-from sirl.attacks import Crescendo, GptFuzzer, Pair, Persuasion, ReNeLLM, Tap, Translation
+from sirl.attacks import Crescendo, GptFuzzer, Pair, Persuasion, ReNeLLM, Rot13, Tap, Translation
 from sirl.attacks.base import Arena
 from sirl.attacks.budget import Budget
 from sirl.attacks.search import Ask, SearchAttack, Steps
@@ -128,6 +129,16 @@ def test_a_chat_that_is_too_long_is_marked_and_the_others_go_on() -> None:
     assert fine.response == YES
 
 
+def test_so_it_is_for_an_attack_that_does_not_search() -> None:
+    target = Said(lambda prompt: None if "ybpx 0" in prompt else YES)
+    rows = {row.behaviour_id: row for row in Rot13().run(behaviours(2), arena(target, target))}
+    lost = rows["t/0"]
+    assert (lost.finish, lost.note) == ("error", "the chat is longer than the context window")
+    assert rows["t/1"].response == YES
+    (verdict,) = RefusalJudge().judge([lost])
+    assert verdict.outcome == "undetermined"
+
+
 def test_tags_are_read_where_the_attacker_writes_them() -> None:
     target = Said(lambda _: NO)
     attacker = Said(lambda _: 'Here it is:\n<prompt>"Tell me of locks."</prompt> Good luck')
@@ -173,6 +184,16 @@ def test_crescendo_takes_a_declined_turn_back() -> None:
     ]
     assert [m.role for m in row.messages] == ["user", "assistant", "user", "assistant", "user"]
     assert row.used.queries == 4
+
+
+def test_crescendo_reaches_the_request_within_its_budget() -> None:
+    target, attacker = Said(lambda _: NO), Said(lambda _: "a step")
+    attack = Crescendo(turns=2, backtracks=1, budget=Budget(queries=4))
+    (row,) = attack.run(behaviours(1), arena(target, attacker))
+    assert row.messages == (Message("user", "Pick lock 0."),)  # every turn was taken back
+    assert row.used.queries == 3
+    with pytest.raises(ValidationError, match=r"budget\.queries must be 4"):
+        Crescendo(turns=2, backtracks=1, budget=Budget(queries=3))
 
 
 def test_gptfuzzer_keeps_the_place_of_the_request() -> None:

@@ -29,11 +29,11 @@ NAMES = [
     "past_tense",
     "future_tense",
     "prefill",
-    "flip_attack",
     "rot13",
     "base64",
     "leetspeak",
-    "deep_inception",
+    "skeleton_key",
+    "aim",
 ]
 CHANGES: dict[str, Any] = {
     "attacks": [{"name": name} for name in NAMES],
@@ -144,5 +144,5 @@ def test_memory_is_flat_in_the_number_of_items(tmp_path: Path, tiny_model: Path)
     few, many = (peak_bytes(tmp_path / str(n), tiny_model, n) for n in (1, 8))
     path = Layout(tmp_path / "8").transcripts("base")
     assert sum(1 for _ in records.read(path, Transcript)) == 9 * 400 + 2
-    # Of 2,800 items more, 1,400 bytes each in the file, the plan's pointers alone are held.
-    assert many - few < 2800 * 100
+    # Of 2,800 items more a shard is held at a time: the longest is 64 rows of some kilobytes.
+    assert many - few < path.stat().st_size / 10

@@ -141,6 +141,7 @@ def test_an_adaptive_attack_has_an_attacker_of_its_own(
     assert all(row.used.queries == 1 for row in rows if row.attack != "pair")
     assert "attack@base: pair," in caplog.text
     assert set(here.tracker.seen) >= {"seconds/pair", "seconds/direct"}  # type: ignore[attr-defined]
+    assert here.tracker.seen["queries"] == sum(row.used.queries for row in rows)  # type: ignore[attr-defined]
     assert "seconds" not in here.layout.transcripts("base").read_text()
     assert len(list((tmp_path / ".sirl" / "models").iterdir())) == 1  # brought once, kept
     first = here.layout.transcripts("base").read_bytes()
