@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sirl import attacks, evaluation, generation, records
+from sirl import attacks, evaluation, generation, judges, records
 from sirl.attacks.base import Arena
 from sirl.errors import DataError
 from sirl.evaluation import Shard
@@ -97,7 +97,7 @@ def _prompts(stage: Stage, split: Split, count: int) -> list[Prompt]:
 def _key(stage: Stage, device: str) -> str:
     """Digest of what decides the transcripts, the code that writes them included."""
     params, layout = stage.params, stage.layout
-    packages = [Path(package.__path__[0]) for package in (attacks, generation)]
+    packages = [Path(package.__path__[0]) for package in (attacks, generation, judges)]
     code = [file for package in packages for file in sorted(package.glob("*.py"))]
     read = [file for attack in params.attack.attacks for file in attack.files]
     inputs = {
