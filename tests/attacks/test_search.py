@@ -95,6 +95,18 @@ def test_the_first_answer_that_complies_ends_a_search_and_not_its_neighbours() -
     assert first.messages[0].content == "Pick lock 0. 4b"
 
 
+def test_a_search_does_not_depend_on_its_neighbours() -> None:
+    attack = ReNeLLM(tries=3)
+
+    def run(prompts: list[Prompt]) -> list[Transcript]:
+        target = Said(lambda prompt: NO if "2" in prompt else YES)
+        return list(attack.run(prompts, arena(target, Said(lambda text: text[-12:]))))
+
+    alone = [row for prompt in behaviours(3) for row in run([prompt])]
+    assert run(behaviours(3)) == alone
+    assert len({row.messages for row in alone}) == 3
+
+
 @pytest.mark.parametrize(
     ("budget", "queries"),
     [
