@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from sirl import attacks, evaluation, generation, records
+from sirl import attacks, evaluation, generation, judges, records
 from sirl.attacks.base import Arena, Need
 from sirl.config import Params
 from sirl.errors import DataError, ModelError
@@ -131,7 +131,7 @@ def _prompts(stage: Stage, split: Split, count: int) -> list[Prompt]:
 def _context(stage: Stage, device: str, digest: str) -> str:
     """Digest of what decides all transcripts, the code that writes them included."""
     params, layout = stage.params, stage.layout
-    packages = [Path(package.__path__[0]) for package in (attacks, generation)]
+    packages = [Path(package.__path__[0]) for package in (attacks, generation, judges)]
     code = [file for package in packages for file in sorted(package.glob("*.py"))]
     read = [file for attack in params.attack.attacks for file in attack.files]
     inputs = {

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic import PositiveInt
 
-from sirl.attacks.search import BRIEF, Ask, Reply, SearchAttack, Steps
+from sirl.attacks.search import BRIEF, Ask, Reply, RewritingAttack, Steps
 from sirl.records import Message, Outcome
 
 FRAMES = (
@@ -24,7 +24,7 @@ SAID: dict[Outcome, str] = {
 }
 
 
-class Pair(SearchAttack):
+class Pair(RewritingAttack):
     """Chats with the attacker, each of which improves one prompt."""
 
     name: Literal["pair"] = "pair"
@@ -41,7 +41,7 @@ class Pair(SearchAttack):
             usable = [(n, reply) for n, reply in enumerate(written) if reply.usable]
             if not usable:
                 continue
-            prompts = [reply.prompt for _, reply in usable]
+            prompts = [self.message(reply, request) for _, reply in usable]
             replies = yield Ask("target", tuple((Message("user", p),) for p in prompts))
             for (n, reply), answer in zip(usable, replies, strict=False):
                 chats[n] = improve(chats[n], reply, answer, request)

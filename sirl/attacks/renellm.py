@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 from pydantic import PositiveInt
 
-from sirl.attacks.search import BRIEF, Ask, SearchAttack, Steps
+from sirl.attacks.search import BRIEF, Ask, RewritingAttack, Steps
 from sirl.records import Message
 
 REWRITES = (
@@ -22,7 +22,7 @@ REWRITES = (
 )
 
 
-class ReNeLLM(SearchAttack):
+class ReNeLLM(RewritingAttack):
     """Rewrite, nest, ask; then again with other rewrites and another nest."""
 
     name: Literal["renellm"] = "renellm"
@@ -38,7 +38,7 @@ class ReNeLLM(SearchAttack):
             chat = Message("user", f"{BRIEF}\n\nThe message: {'; '.join(ways)}.\n{request}")
             (written,) = yield Ask("attacker", ((chat,),))
             if written.usable:
-                yield Ask("target", ((Message("user", nest(written.prompt)),),))
+                yield Ask("target", ((Message("user", nest(self.message(written, request))),),))
 
 
 def program(task: str) -> str:

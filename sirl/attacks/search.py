@@ -98,6 +98,20 @@ class SearchAttack(Attack):
         yield from (search.transcript() for search in searches)
 
 
+class RewritingAttack(SearchAttack):
+    """A search whose attacker rewrites the request."""
+
+    keep_request: bool = False
+    """Puts the request after what the attacker wrote: for small attackers, which wander off the
+    subject. An answer to something else says nothing about safety."""
+
+    def message(self, written: Reply, request: str) -> str:
+        """What the target is sent for what the attacker wrote."""
+        if self.keep_request and request not in written.prompt:
+            return f"{written.prompt}\n\n{request}"
+        return written.prompt
+
+
 class _Search:
     """One behaviour's search."""
 

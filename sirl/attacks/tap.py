@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 from pydantic import PositiveInt
 
 from sirl.attacks.pair import FRAMES, improve, start
-from sirl.attacks.search import Ask, Chat, Reply, SearchAttack, Steps
+from sirl.attacks.search import Ask, Chat, Reply, RewritingAttack, Steps
 from sirl.records import Message, Outcome
 
 ORDER: tuple[Outcome, ...] = ("compliance", "undetermined", "degenerate", "refusal")
@@ -27,7 +27,7 @@ class Leaf:
     written: Reply
 
 
-class Tap(SearchAttack):
+class Tap(RewritingAttack):
     """A tree of chats with the attacker, pruned by topic and by outcome."""
 
     name: Literal["tap"] = "tap"
@@ -49,8 +49,8 @@ class Tap(SearchAttack):
             verdicts = yield Ask("attacker", tuple(_same(leaf, request) for leaf in leaves))
             on_topic = [leaf for leaf, v in zip(leaves, verdicts, strict=True) if not _says_no(v)]
             kept = (on_topic or leaves)[: self.width * self.branching]
-            prompts = tuple((Message("user", leaf.written.prompt),) for leaf in kept)
-            replies = yield Ask("target", prompts)
+            prompts = [self.message(leaf.written, request) for leaf in kept]
+            replies = yield Ask("target", tuple((Message("user", p),) for p in prompts))
             tried = list(zip(kept, replies, strict=False))
             tried.sort(key=lambda pair: ORDER.index(pair[1].outcome))
             best = tried[: self.width]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import random
 from collections.abc import Callable
@@ -9,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from sirl.attacks import GptFuzzer, Replay, TemplateFile
+from sirl.attacks import Aim, GptFuzzer, ManyShot, Replay, TemplateFile, slots
+from sirl.attacks.in_context import examples
 from sirl.config import AttackParams
-from sirl.errors import DataError
+from sirl.errors import DataError, MissingPackageError
 from sirl.evaluation import plan
 from sirl.records import Message, Prompt
 
@@ -62,6 +64,20 @@ def test_a_malformed_template_file_is_refused(
     with pytest.raises(DataError, match=rf"mine\.jsonl.*{said}") as caught:
         kind(path=path).check()
     assert "\n" not in str(caught.value)
+
+
+def test_a_missing_package_is_named_before_a_model_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none(name: str) -> None:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", none)
+    slots.packaged.cache_clear()
+    examples.cache_clear()
+    for attack in (Aim(), ManyShot(), GptFuzzer()):
+        with pytest.raises(MissingPackageError, match=r"pip install --no-deps pyrit"):
+            plan(AttackParams(attacks=(attack,)), [behaviour("One.")], [])
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from sirl.attacks import Crescendo, GptFuzzer, Pair, Persuasion, ReNeLLM, Rot13, Tap, Translation
 from sirl.attacks.base import Arena
 from sirl.attacks.budget import Budget
-from sirl.attacks.search import Ask, SearchAttack, Steps
+from sirl.attacks.search import Ask, RewritingAttack, SearchAttack, Steps
 from sirl.generation import Generator, Request, Sampling, TransformersBackend
 from sirl.judges import RefusalJudge
 from sirl.records import Completion, Message, Prompt, Transcript, Used
@@ -95,6 +95,18 @@ def test_the_first_answer_that_complies_ends_a_search_and_not_its_neighbours() -
     assert first.messages[0].content == "Pick lock 0. 4b"
 
 
+def test_a_search_does_not_depend_on_its_neighbours() -> None:
+    attack = ReNeLLM(tries=3)
+
+    def run(prompts: list[Prompt]) -> list[Transcript]:
+        target = Said(lambda prompt: NO if "2" in prompt else YES)
+        return list(attack.run(prompts, arena(target, Said(lambda text: text[-12:]))))
+
+    alone = [row for prompt in behaviours(3) for row in run([prompt])]
+    assert run(behaviours(3)) == alone
+    assert len({row.messages for row in alone}) == 3
+
+
 @pytest.mark.parametrize(
     ("budget", "queries"),
     [
@@ -154,6 +166,15 @@ def test_pair_learns_from_what_the_target_said() -> None:
     feedback = second[0].messages[-1].content
     assert f"The assistant declined. It said: {NO}" in feedback
     assert "Pick lock 0." in feedback
+
+
+@pytest.mark.parametrize("kind", [Pair, Tap, ReNeLLM, Persuasion])
+def test_the_request_is_kept_where_the_attacker_wanders_off(kind: type[RewritingAttack]) -> None:
+    for keep in (True, False):
+        target, attacker = Said(lambda _: NO), Said(lambda _: "Nice weather.")
+        list(kind(keep_request=keep).run(behaviours(1), arena(target, attacker)))
+        assert all(("Pick lock 0." in prompt) is keep for prompt in target.asked)
+        assert all("Nice weather." in prompt for prompt in target.asked)
 
 
 def test_tap_sends_nothing_that_lost_the_topic() -> None:
