@@ -181,31 +181,32 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def plot(rows: Sequence[dict[str, Any]]) -> str:
-    """Each cell's DSR against its over-refusal: direct as discs, attacked as rings."""
-    svg = figure(520, 360, "Gain against over-refusal", "One disc and one ring a trained model.")
+    """Each cell's DSR against its over-refusal: direct as discs, attacked as rings; a variant is
+    named once, above its discs."""
+    svg = figure(560, 360, "Gain against over-refusal", "One disc and one ring a trained model.")
     add(
         svg,
         "style",
         "text{font:12px sans-serif}.grid{stroke:#ddd}.disc{fill:#0072b2}"
         ".ring{fill:none;stroke:#d55e00;stroke-width:2}",
     )
-    x, y = Scale(0, 1, 60, 500), Scale(0, 1, 310, 30)
-    x_axis(svg, x, 310, "benign requests refused", lambda v: f"{100 * v:.0f} %", 30)
-    y_axis(
-        svg,
-        y,
-        60,
-        500,
-        "DSR: direct (disc), mean over attacks (ring)",
-        lambda v: f"{100 * v:.0f} %",
-        18,
-    )
+    x, y = Scale(0, max(row["benign"] for row in rows) + 0.1, 60, 540), Scale(0, 1, 310, 40)
+    x_axis(svg, x, 310, "benign requests refused", _percent, 40)
+    y_axis(svg, y, 60, 540, "DSR: direct (disc), mean over attacks (ring)", _percent, 14)
     for row in rows:
         for name, css in (("direct", "disc"), ("attacked", "ring")):
             add(svg, "circle", css=css, cx=x(row["benign"]), cy=y(row[name]), r=5)
-        add(svg, "text", row["variant"], x=x(row["benign"]) + 8, y=y(row["direct"]) + 14)
+    for variant in dict.fromkeys(row["variant"] for row in rows):
+        cells = [row for row in rows if row["variant"] == variant]
+        middle = sum(row["benign"] for row in cells) / len(cells)
+        top = max(row["direct"] for row in cells)
+        add(svg, "text", variant, x=x(middle), y=y(top) - 10, text_anchor="middle")
     svg.set("xmlns", "http://www.w3.org/2000/svg")
     return str(render(svg))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def main() -> None:
