@@ -51,16 +51,19 @@ OTHERS = (
 VARIANTS: dict[str, list[str]] = {
     "base": [],
     "plain": PLAIN,
-    "weaker anchor": [
+    "sharp anchor": [
         "train.steps=40",
+        "train.learning_rate=4e-5",
+        "train.schedule=linear",
         "train.anchor.weight=0.6",
-        "train.anchor.prompts_per_step=8",
+        "train.anchor.max_new_tokens=4",
+        "train.anchor.temperature=0.25",
     ],
     "default": [],
     **{name: [*PLAIN, f"train.method={{name: {name}}}"] for name in OTHERS},
 }
 """Variant -> settings over params.yaml; the guards watch but do not stop."""
-SEEDS = {"plain": [1, 2, 3], "weaker anchor": [1, 2, 3]}
+SEEDS = {"plain": [1, 2, 3], "sharp anchor": [1, 2, 3]}
 """Of the others one seed is run."""
 RATES = ("direct", "attacked", "benign")
 UNGUARDED = ["train.guards.benign_refusal_rise=1", "train.guards.harmful_refusal_enough=1"]
