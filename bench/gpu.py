@@ -30,7 +30,7 @@ SECTIONS = {
     "decode": 70,
     "passes": 80,
     "shared": 60,
-    "step": 150,
+    "step": 170,
     "skewed": 50,
 }
 """In the order in which they run, and seconds that each may take at most."""

@@ -92,7 +92,7 @@ FULL = Scale(
     prompt=256,
     new=33,
     skewed=(1024, *(64 + 8 * i for i in range(15))),
-    step={"prompts_per_step": 8, "micro_batch": 8, "max_new_tokens": 128},
+    step={"prompts_per_step": 8, "micro_batch": 8, "max_new_tokens": 96},
     characters=200,
 )
 TOY = Scale(
