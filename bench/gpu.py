@@ -95,6 +95,8 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
     bench = Bench(TOY if chosen.toy else FULL)
+    if bench.device == "cpu" and not chosen.toy:
+        parser.error("there is no GPU here: add --toy")
     result = run(bench, chosen.only, chosen.seconds, chosen.out)
     return int(any("error" in section for section in result["sections"].values()))
 

@@ -88,6 +88,12 @@ def test_what_does_not_fit_is_a_row() -> None:
     assert rows == [{"length": 4096, "error": "out of memory: tried to allocate 40 GiB"}]
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_the_full_model_asks_for_a_gpu(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        gpu.main(["--out", str(tmp_path / "gpu.json")])
+
+
 def test_the_full_model_is_llama_3_1_8b() -> None:
     bench = Bench(FULL)
     bench.device = "meta"
