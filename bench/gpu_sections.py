@@ -82,7 +82,6 @@ def entropy(bench: Bench, rows: Rows) -> None:
                 told[f"scorer, shared {share}"] = scoring.score(
                     *asked, with_entropy=True, share_prompts=share
                 )[1]
-            told["fused head, shared"] = scoring.score_by_head(*asked, with_entropy=True)[1]
             told["fused head, TRL"] = _stock(bench, model, ids, mask, length)[1]
         model.__dict__.pop("forward")  # the head of this temperature
         for name, values in told.items():
@@ -195,7 +194,8 @@ def shared(bench: Bench, rows: Rows) -> None:
 
         def ours(ids: Any = ids, mask: Any = mask, length: int = length) -> torch.Tensor:
             with bench.autocast():
-                return scoring.score_by_head(model, ids, mask, length, 1.0, with_entropy=True)[0]
+                asked = (model, ids, mask, length, 1.0)
+                return scoring.score(*asked, with_entropy=True, share_prompts=True)[0]
 
         def theirs(ids: Any = ids, mask: Any = mask, length: int = length) -> torch.Tensor:
             return _stock(bench, model, ids, mask, length)[0]

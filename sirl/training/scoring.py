@@ -38,56 +38,14 @@ def score(
     """
     read = _prompts_once if share_prompts else _each_prompt
     logits = read(model, input_ids, attention_mask, length)  # (B, T, V)
-    chosen, entropies = _told(logits, input_ids[:, -length:], temperature, with_entropy)
-    padding = attention_mask[:, -length:] == 0  # (B, T)
-    chosen = chosen.masked_fill(padding, 0.0)
-    return chosen, None if entropies is None else entropies.masked_fill(padding, 0.0)
-
-
-def score_by_head(
-    model: Any,
-    input_ids: torch.Tensor,
-    attention_mask: torch.Tensor,
-    length: int,
-    temperature: float,
-    *,
-    with_entropy: bool,
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """As `score` with shared prompts, by the head that TRL fuses to the model: it makes no logits,
-    but for each prompt's first token.
-
-    Args:
-        model: A causal language model to which TRL gave such a head, of this `temperature`.
-    """
-    response = input_ids[:, -length:]  # (B, T)
-    padding = attention_mask[:, -length:] == 0  # (B, T)
-    logits, row, cache = _read_prompts(model, input_ids, attention_mask, length)
-    first, first_entropy = _told(logits[row], response[:, :1], temperature, with_entropy)
-    nothing = torch.full_like(response[:, :1], -100)
-    rest = model(
-        input_ids=response,
-        attention_mask=attention_mask,
-        past_key_values=cache,
-        shift_labels=torch.cat([response.masked_fill(padding, -100)[:, 1:], nothing], 1),
-        fused_lm_head=True,
-    )
-    chosen = torch.cat([first, rest.log_probs[:, :-1]], 1).masked_fill(padding, 0.0)  # (B, T)
-    if first_entropy is None:
-        return chosen, None
-    entropies = torch.cat([first_entropy, rest.entropy[:, :-1].detach()], 1)  # (B, T)
-    return chosen, entropies.masked_fill(padding, 0.0)
-
-
-def _told(
-    logits: torch.Tensor, tokens: torch.Tensor, temperature: float, with_entropy: bool
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """What logits (B, T, V) make of tokens (B, T): log-probabilities, and entropies if wanted."""
     log_p = (logits.float() / temperature).log_softmax(-1)  # (B, T, V)
-    chosen = log_p.gather(2, tokens.unsqueeze(2)).squeeze(2)  # (B, T)
-    if not with_entropy:
-        return chosen, None
-    with torch.no_grad():
-        return chosen, entropy(log_p.exp(), log_p)  # (B, T)
+    chosen = log_p.gather(2, input_ids[:, -length:].unsqueeze(2)).squeeze(2)  # (B, T)
+    padding = attention_mask[:, -length:] == 0  # (B, T)
+    entropies = None
+    if with_entropy:
+        with torch.no_grad():
+            entropies = entropy(log_p.exp(), log_p).masked_fill(padding, 0.0)  # (B, T)
+    return chosen.masked_fill(padding, 0.0), entropies
 
 
 def _each_prompt(
@@ -108,25 +66,16 @@ def _prompts_once(
 ) -> torch.Tensor:
     """The same, each prompt read once, forward and back: the responses of its group go on from its
     keys and values."""
-    logits, row, cache = _read_prompts(model, input_ids, attention_mask, length)
-    rest = model(
-        input_ids=input_ids[:, -length:],
-        attention_mask=attention_mask,
-        past_key_values=cache,
-        use_cache=True,
-    ).logits  # (B, T, V)
-    return torch.cat([logits[row], rest[:, :-1]], 1)
-
-
-def _read_prompts(
-    model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, length: int
-) -> tuple[torch.Tensor, torch.Tensor, Any]:
-    """Reads the U different prompts: logits (U, 1, V) of what follows each, the prompt (B,) of each
-    row, and a cache of B rows."""
     heads = torch.cat([input_ids[:, :-length], attention_mask[:, :-length]], 1)  # (B, 2P)
     heads, row = torch.unique(heads, dim=0, return_inverse=True)  # (U, 2P), (B,)
     prompts, mask = heads.chunk(2, dim=1)  # (U, P) each
     read = model(input_ids=prompts, attention_mask=mask, logits_to_keep=1, use_cache=True)
     cache = read.past_key_values
     cache.reorder_cache(row)
-    return read.logits, row, cache
+    rest = model(
+        input_ids=input_ids[:, -length:],
+        attention_mask=attention_mask,
+        past_key_values=cache,
+        use_cache=True,
+    ).logits  # (B, T, V)
+    return torch.cat([read.logits[row], rest[:, :-1]], 1)

@@ -1,12 +1,11 @@
-"""TRL's GRPO trainer plus the anchor term, and a cheaper way to the same log-probabilities.
-Rollouts that know no entropy are told it. Nothing else is overridden."""
+"""TRL's GRPO trainer plus the anchor term, and on a CPU a cheaper way to the same
+log-probabilities. Rollouts that know no entropy are told it. Nothing else is overridden."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -90,17 +89,13 @@ class SirlTrainer(GRPOTrainer):  # type: ignore[misc]
         compute_entropy: bool = False,
         **more: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """TRL's, with each prompt read once where that can be, and on a CPU with logits at the
-        responses alone.
+        """TRL's, on a CPU with logits at the responses alone and each prompt read once.
 
         TRL leaves the prompt out only where it has Triton. Elsewhere its chunked head scores every
         position, prompt and padding included, and multiplies in float32 on the way back: on two
-        cores that took most of a step. A GPU keeps that head: logits would fill its memory.
+        cores that took most of a step.
         """
-        # A pass without gradients is not checkpointed: TRL sees to that.
-        share = not (self.args.gradient_checkpointing and torch.is_grad_enabled())
-        on_cpu = input_ids.device.type == "cpu"
-        if more.get("compute_aux_loss") or not (on_cpu or share):
+        if input_ids.device.type != "cpu" or more.get("compute_aux_loss"):
             scored: tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None] = (
                 super()._get_per_token_logps_and_entropies(
                     model,
@@ -113,16 +108,16 @@ class SirlTrainer(GRPOTrainer):  # type: ignore[misc]
                 )
             )
             return scored
-        score = partial(scoring.score, share_prompts=share) if on_cpu else scoring.score_by_head
         with self.accelerator.autocast():
             parts = [
-                score(
+                scoring.score(
                     model,
                     ids,
                     mask,
                     logits_to_keep,
                     self.temperature,
                     with_entropy=compute_entropy,
+                    share_prompts=not self.args.gradient_checkpointing,
                 )
                 for ids, mask in zip(
                     torch.split(input_ids, batch_size or len(input_ids)),

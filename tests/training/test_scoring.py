@@ -1,4 +1,4 @@
-"""Our log-probabilities are TRL's, and so are their gradients."""
+"""Our log-probabilities on a CPU are TRL's, and so are their gradients."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from trl import GRPOConfig, GRPOTrainer
 
 from sirl.generation import Sampling
 from sirl.models import load_model, load_tokenizer
-from sirl.training import scoring
 from sirl.training.rollouts import Rollouts
 from sirl.training.trainer import SirlTrainer
 
@@ -83,30 +82,6 @@ def test_scores_and_gradients_are_those_of_trl(
     ours, theirs = scored(SirlTrainer, trainer, batch_size), scored(GRPOTrainer, trainer, 1)
     for one, two in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-4)
-
-
-@pytest.mark.parametrize("length", [1, 2, 3])
-def test_the_fused_head_of_a_gpu_says_the_same_of_shared_prompts(trainer: Any, length: int) -> None:
-    def told(score: Any, **more: Any) -> tuple[torch.Tensor, ...]:
-        trainer.model.zero_grad()
-        ids, mask = IDS[:, : 5 + length], MASK[:, : 5 + length]
-        logps, entropies = score(trainer.model, ids, mask, length, 0.7, with_entropy=True, **more)
-        (logps * WEIGHTS[:, :length]).sum().backward()
-        return logps.detach(), entropies, *(p.grad for p in trainer.model.parameters())
-
-    by_head = told(scoring.score_by_head)
-    for one, two in zip(by_head, told(scoring.score, share_prompts=False), strict=True):
-        torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-4)
-
-
-def test_a_pass_without_gradients_shares_prompts_under_checkpointing(trainer: Any) -> None:
-    trainer.args.gradient_checkpointing = True
-    read: list[int] = []
-    embedding = trainer.model.get_input_embeddings()
-    embedding.register_forward_hook(lambda _, inputs, __: read.append(inputs[0].numel()))
-    with torch.no_grad():
-        SirlTrainer._get_per_token_logps_and_entropies(trainer, trainer.model, IDS, MASK, LENGTH)
-    assert read == [3 * 5, 4 * LENGTH]
 
 
 def test_a_shared_prompt_is_read_once(trainer: Any) -> None:
