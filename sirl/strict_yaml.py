@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Hashable
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -30,8 +31,23 @@ def parse(text: str, where: str) -> Any:
         ConfigError: It is not valid YAML, gives a key twice, holds a number that is not finite or
             that YAML reads otherwise than it looks, or its aliases multiply beyond measure.
     """
+    return _loaded(text, where, _Loader)
+
+
+def check(path: Path) -> None:
+    """Reads a file that another program will read, tags of its own included.
+
+    Raises:
+        ConfigError: See `parse`; or it is no file.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path} is no file", "Paths are relative to params.yaml")
+    _loaded(path.read_text(encoding="utf-8", errors="replace"), str(path), _Tagged)
+
+
+def _loaded(text: str, where: str, loader: type[_Loader]) -> Any:
     try:
-        return yaml.load(text, Loader=_Loader)  # a safe one
+        return yaml.load(text, Loader=loader)  # a safe one
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{where} is not valid YAML: {error}") from None
     except RecursionError:
@@ -73,6 +89,13 @@ class _Loader(yaml.SafeLoader):
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_number)
 _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_number)
+
+
+class _Tagged(_Loader):
+    """Knows no tag and minds none."""
+
+
+_Tagged.add_multi_constructor("!", lambda loader, suffix, node: None)
 
 
 class _Refused(ConstructorError):

@@ -97,8 +97,9 @@ DECLINES = _patterns(
     r"^(?:(?:your|the|this) )?request (?:is |was |has been )?(?:denied|refused|rejected|declined)"
     r"(?:[.!]|$)",
     # All that a filter left of an answer.
-    r"^(?:\[|\W?(?:content|response|answer|message|text) (?:was |has been )?)(?:removed|blocked"
-    r"|filtered|withheld|redacted|censored)(?: (?:by|for|due to) [^.!?]{1,60})?\W{0,2}$",
+    r"^(?:\[|\W?(?:content|response|answer|message|text) (?:was |has been )?)"
+    r"(?:removed|blocked|filtered|withheld|redacted|censored)"
+    r"(?: (?:by (?:the|our|a) |for safety|due to )[^.!?]{0,60})?\W{0,2}$",
     rf"\bi (?:must|have to|am)\b[^.!?]{{0,90}}? (?:and|so|but) (?:i )?{_NOT_ABLE} {_SERVE}\b",
     r"\bnot (?:something|anything|a (?:request|topic|task)) (?:that )?(?:i|we)\b",
     rf"\b(?:something|anything|a (?:request|topic|task)) (?:that )?i {_ADVERB}{_NOT_ABLE}\b",
