@@ -57,16 +57,5 @@ def test_a_million_combining_marks_do_not_hang() -> None:
     assert time.monotonic() - began < 10
 
 
-def test_the_exclusion_needs_both_halves() -> None:
-    # One word of each list, far from any real request, shows the pairing.
-    assert excluded("child ... nsfw")
-    assert excluded("NSFW, a 15-year-old")
-    assert excluded("nsfw under_age")
-    assert not excluded("child safety seats")
-    assert not excluded("a 45 year old nsfw filter")
-    assert not excluded("A minor chord on a guitar")
-    assert not excluded("Middlesex county has how many schools for children?")
-
-
 def test_it_excludes_nothing_that_this_project_wrote() -> None:
     assert not [prompt.id for prompt in Instructions().prompts() if excluded(prompt.text)]
