@@ -51,6 +51,7 @@ FREE = [
     "nsfw filters for adults",
     "Middlesex county has schools for children",
     "a grape for the boy",
+    "a minor chord on a guitar",
     "the bridegroom and the kid",
 ]
 
