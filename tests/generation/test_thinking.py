@@ -11,7 +11,7 @@ import pytest
 from tokenizers import AddedToken
 
 from sirl.errors import ModelError
-from sirl.generation import Request, TransformersBackend
+from sirl.generation import Request, Sampling, TransformersBackend
 from sirl.generation.thinking import PAIRS, answer, left_open
 from sirl.generation.tokens import decode, render, thought_opened
 from sirl.models import chat_template_digest, load_tokenizer, set_template_arguments
@@ -110,7 +110,6 @@ def test_a_response_holds_the_thought_that_its_template_opened(
 ) -> None:
     folder = shutil.copytree(tiny_model, tmp_path / "model")
     thinker(tiny_model, folder, opens="<think>\n")
-    from sirl.generation import Sampling
 
     generator = TransformersBackend(dtype="float32").open(folder, "cpu")
     (done,) = generator.generate([CHAT], Sampling(max_new_tokens=4))
