@@ -23,12 +23,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import TypeAdapter
 
 from bench.judge_data import Labelled, load
 from bench.make_judge import compose, fit
-from sirl import records
+from sirl import records, strict_yaml
 from sirl.judges import JudgeSpec, linear, refusal
 from sirl.judges.features import voices
 from sirl.judges.linear import Linear
@@ -132,7 +131,9 @@ def main() -> None:
     scored = [row for row in rows if row.group != "plain"]
     print(f"{'set':22}{'judge':13}{'rows':>6}{'accuracy':>10}{'95 %':>16}{'balanced':>10}  bar")
     if arguments.judge:
-        spec: JudgeSpec = TypeAdapter(JudgeSpec).validate_python(yaml.safe_load(arguments.judge))
+        spec: JudgeSpec = TypeAdapter(JudgeSpec).validate_python(
+            strict_yaml.parse(arguments.judge, "--judge")
+        )
         some = sampled(scored, arguments.rows)
         report(spec.name, "", some, asking(spec, some))
         return

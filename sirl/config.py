@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     Field,
     NonNegativeFloat,
@@ -21,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from sirl import strict_yaml
 from sirl.attacks import AttackSpec
 from sirl.capability import BenchmarkSpec
 from sirl.errors import ConfigError
@@ -28,9 +28,9 @@ from sirl.execution import ExecutionSpec, LocalEngine
 from sirl.generation import BackendSpec, Sampling, TransformersBackend
 from sirl.generation.assistant import AssistantSpec
 from sirl.judges import JudgeSpec, RefusalJudge
-from sirl.models import ModelSpec
+from sirl.models import ModelSpec, TemplateArguments
 from sirl.prompts import SourceSpec
-from sirl.spec import Share, Spec
+from sirl.spec import Change, Seed, Share, Spec
 from sirl.training.backends import RolloutSpec, TransformersRollouts, VllmServerRollouts
 from sirl.training.methods import MethodSpec, Sirl
 
@@ -51,6 +51,9 @@ class BaseParams(Spec):
     model: ModelSpec
     adapter: Path | None = None
     """A LoRA adapter folder merged into it first, relative to params.yaml."""
+    chat_template_kwargs: TemplateArguments = Field(default_factory=dict)
+    """Arguments of its chat template, as `{enable_thinking: false}`. They are set in the model
+    folder: every chat is rendered by them, on a server and after promotion too."""
 
 
 class SplitParams(Spec):
@@ -230,9 +233,9 @@ class CapabilityParams(Spec):
 class GateParams(Spec):
     """What the trained model must show against the base before it may be promoted."""
 
-    min_direct_gain: float = 0.1
+    min_direct_gain: Change = 0.1
     """Rise of direct DSR; its 95 % intervals must not overlap either."""
-    min_attacked_gain: float = 0.0
+    min_attacked_gain: Change = 0.0
     """Rise of the mean DSR over attacks."""
     max_over_refusal_rise: Share = 0.10
     max_evasive_rise: Share = 0.05
@@ -263,7 +266,7 @@ class Params(Spec):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")]
     """Names the registered model: `sirl-<name>`."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     runtime: RuntimeParams = RuntimeParams()
     backend: BackendSpec = TransformersBackend()
     """Who generates in profile, attack and capability."""
@@ -300,13 +303,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: The file is missing or is not a YAML mapping.
     """
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{path} is no regular file")
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = strict_yaml.parse(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
         raise ConfigError(
             f"{path} does not exist", "Run from the project root, or name another file"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(value, dict):
         raise ConfigError(f"{path} does not hold a mapping of sections")
@@ -324,12 +329,7 @@ def override(values: Mapping[str, Any], settings: Sequence[str]) -> dict[str, An
         key, sign, text = setting.partition("=")
         if not sign or not key:
             raise ConfigError(f"override {setting!r} is not of the form section.key=value")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(
-                f"override {setting!r}: the value is not valid YAML: {error}"
-            ) from None
+        value = strict_yaml.parse(text, f"override {setting!r}: the value")
         result = _replaced(result, key.split("."), value, setting)
     return result
 

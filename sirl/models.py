@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import logging
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from sirl.errors import MissingPackageError, ModelError, ServiceError
-from sirl.records import digest_file, digest_json
+from sirl.records import digest_file, digest_json, write_bytes
 from sirl.spec import Spec
 
 if TYPE_CHECKING:
@@ -116,6 +118,38 @@ class S3Model(Spec):
 
 
 ModelSpec = Annotated[PackagedModel | LocalModel | HubModel | S3Model, Field(discriminator="name")]
+
+
+TemplateArguments = Mapping[
+    Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*$")], bool | int | float | str | None
+]
+"""Arguments of a chat template by name, as `{enable_thinking: false}`."""
+
+
+def set_template_arguments(folder: Path, arguments: TemplateArguments) -> None:
+    """Sets arguments of the chat template in a folder for good: whoever renders a chat by it, here,
+    on a server or of the published model, renders it so, and its digest tells.
+
+    Raises:
+        ModelError: The template knows no such argument.
+    """
+    if not arguments:
+        return
+    template: str = load_tokenizer(folder).get_chat_template()
+    for name in arguments:
+        if not re.search(rf"\b{name}\b", template) or name in ("messages", "add_generation_prompt"):
+            raise ModelError(
+                f"chat_template_kwargs: the chat template of {folder} has no argument {name}",
+                "Leave it out; the template itself says what it knows",
+            )
+    words = {True: "true", False: "false", None: "none"}
+    said = "".join(
+        "{%- set "
+        + f"{name} = {words[value] if isinstance(value, bool | None) else json.dumps(value)}"
+        + " -%}"
+        for name, value in sorted(arguments.items())
+    )
+    write_bytes(folder / "chat_template.jinja", [(said + template).encode()])
 
 
 def merge_adapter(folder: Path, adapter: Path) -> None:

@@ -280,7 +280,8 @@ def _group(entropies: Sequence[float]) -> dict[str, float | None]:
 
 
 def _refused(outcomes: Counter[str]) -> float | None:
-    return round(outcomes["refusal"] / total, 6) if (total := outcomes.total()) else None
+    known = outcomes.total() - outcomes["undetermined"]  # thoughts without an answer
+    return round(outcomes["refusal"] / known, 6) if known else None
 
 
 def _share(hits: Sequence[bool]) -> float | None:

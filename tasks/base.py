@@ -11,7 +11,7 @@ def run(stage: Stage) -> None:
     """Writes the model with its adapter merged; nothing is left half-written."""
     params, out = stage.params.base, stage.layout.model("base")
     adapter = None if params.adapter is None else stage.layout.root / params.adapter
-    models.bring(params.model, out, adapter)
+    models.bring(params.model, out, adapter, params.chat_template_kwargs)
     stage.tracker.tags({"model.digest": digest_folder(out)})
 
 

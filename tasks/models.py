@@ -14,13 +14,19 @@ from sirl.generation.assistant import AssistantSpec, OpenAIModel, OwnModel
 from sirl.judges import JudgeSpec
 from sirl.judges.base import Judging
 from sirl.layout import Layout, ModelRole
-from sirl.models import ModelSpec, S3Model
+from sirl.models import ModelSpec, S3Model, TemplateArguments
 from sirl.records import digest_folder, digest_json
 from tasks import storage
 
 
-def bring(model: ModelSpec, out: Path, adapter: Path | None = None) -> None:
-    """Writes a model with an adapter merged, checked for use; `out` appears whole or not at all."""
+def bring(
+    model: ModelSpec,
+    out: Path,
+    adapter: Path | None = None,
+    template: TemplateArguments | None = None,
+) -> None:
+    """Writes a model with an adapter merged and its template's arguments set, checked for use;
+    `out` appears whole or not at all."""
     partial = out.with_name(f"{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.parent.mkdir(parents=True, exist_ok=True)
@@ -30,6 +36,7 @@ def bring(model: ModelSpec, out: Path, adapter: Path | None = None) -> None:
         model.write(partial)
     if adapter is not None:
         models.merge_adapter(partial, adapter)
+    models.set_template_arguments(partial, template or {})
     models.check(partial)
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)
@@ -41,7 +48,7 @@ def assistant(spec: AssistantSpec, layout: Layout, device: str) -> Generator:
         return spec.open()
     folder = _kept(spec, layout)
     if not folder.exists():
-        bring(spec.model, folder)
+        bring(spec.model, folder, template=spec.chat_template_kwargs)
     return spec.backend.open(folder, device)
 
 
@@ -76,4 +83,5 @@ def digests(spec: AssistantSpec | None, layout: Layout) -> dict[str, str | None]
 
 
 def _kept(spec: OwnModel, layout: Layout) -> Path:
-    return layout.local / "models" / digest_json(spec.model.model_dump(mode="json"))[:16]
+    chosen = spec.model_dump(mode="json", include={"model", "chat_template_kwargs"})
+    return layout.local / "models" / digest_json(chosen)[:16]

@@ -15,6 +15,8 @@ import hashlib
 import logging
 import math
 import os
+import posixpath
+import re
 import socket
 import ssl
 import subprocess
@@ -73,7 +75,7 @@ class Run:
 
         now = int(time.time() * 1000)
         finite = {key: float(value) for key, value in values.items() if math.isfinite(value)}
-        rows = [Metric(key, value, now, step or 0) for key, value in finite.items()]
+        rows = [Metric(_name(key), value, now, step or 0) for key, value in finite.items()]
         self._record(lambda: self.client.log_batch(self.run_id, metrics=rows))
 
     def artifact(self, path: Path) -> None:
@@ -274,14 +276,33 @@ def _section(params: Params, stage: str) -> dict[str, Any]:
 def _log_params(client: MlflowClient, run_id: str, values: Mapping[str, Any]) -> None:
     from mlflow.entities import Param
 
-    rows = [Param(key, str(value)[:500]) for key, value in _flat(values)]
+    rows = [Param(_name(key), _value(value)) for key, value in _flat(values)]
     for start in range(0, len(rows), 100):  # as many as MLflow takes at once
         client.log_batch(run_id, params=rows[start : start + 100])
 
 
+def _name(key: str) -> str:
+    """A key as MLflow takes it: it refuses most characters, what would be another path, and 250
+    characters. One that is changed gets a digest, so that two stay two."""
+    plain = posixpath.normpath(re.sub(r"[^\w./: -]", "_", key, flags=re.ASCII).strip("/"))
+    if plain == key and not plain.startswith(".") and len(plain) <= 200:
+        return key
+    digest = hashlib.sha256(key.encode(errors="replace")).hexdigest()[:8]
+    return f"{plain.replace('..', '_').lstrip('./')[:200].rstrip()}-{digest}"
+
+
+def _value(value: Any) -> str:
+    """A value as every database takes it."""
+    text = str(value).replace("\0", "")[:500]
+    return text.encode(errors="replace").decode()
+
+
 def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys of nested plain data."""
-    pairs = values.items() if isinstance(values, Mapping) else enumerate(values)
+    """Dotted keys of nested plain data; a dot within a key is none of these."""
+    named = isinstance(values, Mapping)
+    pairs = (
+        ((str(k).replace(".", "/"), v) for k, v in values.items()) if named else enumerate(values)
+    )
     for key, value in pairs:
         if isinstance(value, Mapping | list):
             yield from _flat(value, f"{prefix}{key}.")

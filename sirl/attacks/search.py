@@ -14,7 +14,7 @@ from pydantic import PositiveInt
 
 from sirl.attacks.base import Arena, Attack, Need, answered, failed, request
 from sirl.attacks.budget import Budget, Meter
-from sirl.generation import Sampling
+from sirl.generation import Sampling, thinking
 from sirl.judges.refusal import outcome
 from sirl.records import Completion, Message, Outcome, Prompt, Transcript
 
@@ -49,8 +49,8 @@ class Ask:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer: of the target, with what the judge says of it; of the attacker, with whether it
-    declined, by the refusal rule."""
+    """An answer less its thoughts: of the target, with what the judge says of it; of the attacker,
+    with whether it declined, by the refusal rule."""
 
     text: str
     outcome: Outcome
@@ -184,7 +184,7 @@ def _attackers(attack: SearchAttack, searches: Sequence[_Search], arena: Arena) 
     done = {c.id: c for c in arena.attacker.generate(requests, sampling, seed=arena.seed)}
     for search, chats in asked:
         answers = [done.get(id) or _lost(id) for id in chats]
-        replies = [Reply(answer.text, outcome(answer.text)) for answer in answers]
+        replies = [Reply(thinking.answer(a.text) or "", outcome(a.text)) for a in answers]
         for answer, reply in zip(answers, replies, strict=True):
             declined = reply.outcome == "refusal" and search.ask is not None and search.ask.deciding
             search.meter.attacker(answer, refused=declined)
@@ -206,7 +206,7 @@ def _targets(searches: Sequence[_Search], arena: Arena) -> None:
         raise ValueError("a search needs a judge")
     verdicts = {v.transcript_id: v for v in arena.judge(rows.values())}
     for search, chats in asked:
-        said = [(rows[id].response, verdicts[id]) for id in chats]
+        said = [(thinking.answer(rows[id].response) or "", verdicts[id]) for id in chats]
         replies = [Reply(text, verdict.outcome, verdict.score) for text, verdict in said]
         for id in chats:
             search.meter.target(done.get(id) or _lost(id))

@@ -21,6 +21,7 @@ from sirl.capability.base import Benchmark
 from sirl.capability.mutants import mutants
 from sirl.generation import Generator
 from sirl.records import CapabilityItem
+from sirl.spec import Seed
 
 
 class CodeCloze(Benchmark):
@@ -33,7 +34,7 @@ class CodeCloze(Benchmark):
     count: PositiveInt = 100
     """Problems: the shortest that have enough mutants, for time goes with length."""
     mutants: PositiveInt = 3
-    seed: int = 0
+    seed: Seed = 0
 
     def run(self, generator: Generator) -> Iterator[CapabilityItem]:
         items = list(islice(self.items(), self.count))

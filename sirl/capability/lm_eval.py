@@ -7,10 +7,12 @@ their items are simpler said directly.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import NonNegativeInt, PositiveInt
 
+from sirl import strict_yaml
 from sirl.capability.base import Benchmark
 from sirl.errors import ConfigError, MissingPackageError, ServiceError
 from sirl.generation import Generator
@@ -67,6 +69,8 @@ class LMEval(Benchmark):
 
     def _load(self, manager: TaskManager) -> list[Any]:
         """The task objects, their data loaded."""
+        if self.task.endswith(".yaml"):
+            strict_yaml.check(Path(self.task))
         try:
             return list(manager.load([self.task])["tasks"].values())
         except KeyError as error:

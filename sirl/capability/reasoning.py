@@ -13,6 +13,7 @@ from sirl.capability.base import Benchmark
 from sirl.errors import ConfigError
 from sirl.generation import Generator, Request, Sampling
 from sirl.records import CapabilityItem, Message
+from sirl.spec import Seed
 
 
 class ReasoningGym(Benchmark):
@@ -34,7 +35,7 @@ class ReasoningGym(Benchmark):
     choices: Annotated[int, Field(ge=2)] | None = None
     shots: NonNegativeInt = 0
     max_new_tokens: PositiveInt = 32
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
 
     @property
     def label(self) -> str:

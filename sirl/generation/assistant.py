@@ -8,7 +8,7 @@ from pydantic import Field
 
 from sirl.errors import ServiceError
 from sirl.generation import Endpoint, Generator, TransformersBackend
-from sirl.models import ModelSpec
+from sirl.models import ModelSpec, TemplateArguments
 from sirl.spec import Spec
 
 
@@ -17,6 +17,8 @@ class OwnModel(Spec):
 
     name: Literal["own"] = "own"
     model: ModelSpec
+    chat_template_kwargs: TemplateArguments = Field(default_factory=dict)
+    """See `BaseParams.chat_template_kwargs`."""
     backend: TransformersBackend = TransformersBackend()
 
 
@@ -28,6 +30,8 @@ class OpenAIModel(Endpoint):
     url: str
     """Up to and with `/v1`."""
     model: str
+    chat_template_kwargs: TemplateArguments = Field(default_factory=dict)
+    """Sent with every chat, as vLLM and SGLang take them: `{enable_thinking: false}`."""
 
     def open(self) -> Generator:
         """Connects.
@@ -42,7 +46,7 @@ class OpenAIModel(Endpoint):
             raise ServiceError(
                 f"{self.url} does not serve {self.model}", f"Choose from: {', '.join(names[:20])}"
             )
-        return ChatModel(server)
+        return ChatModel(server, self.chat_template_kwargs)
 
 
 AssistantSpec = Annotated[OwnModel | OpenAIModel, Field(discriminator="name")]

@@ -17,9 +17,14 @@ from typing import Any
 from sirl import records
 from sirl.errors import ModelError, ServiceError
 from sirl.generation import Request, Sampling
-from sirl.generation.server import Post, Server, Unanswered
-from sirl.generation.tokens import encode, split
-from sirl.models import end_token_ids, load_generation_config, load_tokenizer
+from sirl.generation.server import WITHHELD, Post, Server, Unanswered
+from sirl.generation.tokens import decode, encode, split, thought_opened
+from sirl.models import (
+    TemplateArguments,
+    end_token_ids,
+    load_generation_config,
+    load_tokenizer,
+)
 from sirl.records import Completion
 
 
@@ -65,8 +70,9 @@ class ServedFolder:
                 return _unanswered(request, str(why))
             (choice,) = reply["choices"]
             token_ids = tuple(choice.get("token_ids") or ())
-            text = self.tokenizer.decode(token_ids, skip_special_tokens=True)
-            return _completion(request, reply, text if token_ids else choice["text"], token_ids)
+            text = decode(self.tokenizer, token_ids) if token_ids else choice.get("text") or ""
+            text = thought_opened(self.tokenizer, request) + text
+            return _completion(request, reply, text, token_ids)
 
         return self.server.map(ask, requests)
 
@@ -107,10 +113,12 @@ class ChatModel:
 
     Args:
         server: It serves the model.
+        template: Arguments of its chat template.
     """
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, template: TemplateArguments | None = None) -> None:
         self.server = server
+        self.template = {"chat_template_kwargs": dict(template)} if template else {}
 
     def generate(
         self, requests: Iterable[Request], sampling: Sampling, *, seed: int = 0
@@ -119,7 +127,7 @@ class ChatModel:
 
         async def ask(post: Post, request: Request) -> Completion:
             messages = [{"role": m.role, "content": m.content} for m in request.messages]
-            body = {"messages": messages, **_settings(request, sampling, seed)}
+            body = {"messages": messages, **_settings(request, sampling, seed), **self.template}
             if request.prefill:
                 messages.append({"role": "assistant", "content": request.prefill})
                 body |= {"add_generation_prompt": False, "continue_final_message": True}
@@ -127,7 +135,10 @@ class ChatModel:
                 reply = await post("/chat/completions", body)
             except Unanswered as why:
                 return _unanswered(request, str(why))
-            return _completion(request, reply, reply["choices"][0]["message"]["content"] or "")
+            message = reply["choices"][0].get("message") or {}
+            if message.get("refusal"):  # said apart, so that it is never read as an answer
+                return _unanswered(request, f"the model declined: {message['refusal']}")
+            return _completion(request, reply, _said(message.get("content")))
 
         return self.server.map(ask, requests)
 
@@ -141,6 +152,15 @@ class ChatModel:
             f"{self.server.model} at {self.server.url} is a chat model: it tells no likelihoods",
             "Use a model folder",
         )
+
+
+def _said(content: Any) -> str:
+    """The text of a message. Some servers send it in parts, with the thoughts in parts of their
+    own, and none where the model only thought."""
+    if not isinstance(content, list):
+        return content or ""
+    kept = (part for part in content if part.get("type") in ("text", "output_text"))
+    return "".join(part.get("text") or "" for part in kept)
 
 
 def _settings(request: Request, sampling: Sampling, seed: int) -> dict[str, Any]:
@@ -157,7 +177,9 @@ def _settings(request: Request, sampling: Sampling, seed: int) -> dict[str, Any]
 def _completion(
     request: Request, reply: dict[str, Any], text: str, token_ids: tuple[int, ...] = ()
 ) -> Completion:
-    usage, finish = reply.get("usage") or {}, reply["choices"][0]["finish_reason"]
+    usage, finish = reply.get("usage") or {}, reply["choices"][0].get("finish_reason")
+    if finish == "content_filter":
+        return _unanswered(request, f"{WITHHELD}: the answer")
     if finish not in ("stop", "length"):
         return _unanswered(request, f"the server ended the answer: {finish}")
     return Completion(

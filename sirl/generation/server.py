@@ -1,25 +1,29 @@
 """An OpenAI-compatible server: bounded concurrency, retries with jitter, deadlines, and errors that
 say in one line what is wrong with it.
 
-What concerns one request (its context window, its time) is `Unanswered` and the others go on. What
-concerns the server (down, another model, a key it refuses, a rate limit that lasts) ends the run,
-which resumes from what is saved.
+What concerns one request (its context window, its time, a filter that withholds it) is `Unanswered`
+and the others go on. What concerns the server (down, another model, a key it refuses, a rate limit
+that lasts) ends the run, which resumes from what is saved.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import random
 import re
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import count, islice
 from typing import Any, TypeVar
 
 import aiohttp
 
 from sirl.errors import ServiceError
+
+log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -31,6 +35,20 @@ MAX_BACKOFF_SECONDS = 30.0
 _BUSY = frozenset({408, 429, 500, 502, 503, 504})
 _CONTEXT = re.compile(r"context[_ ](?:length|window|size)", re.I)
 """What servers say of a chat that is too long; the status is 400 for all of them."""
+_FILTER = re.compile(
+    r"content[_ -]?(?:filter|policy|management|safety|moderation|exists risk)|moderat|guardrail"
+    r"|flagged|invalid[_ ]prompt|responsible ?ai|safety[_ ](?:check|filter|reason|setting|system)"
+    r"|usage (?:guideline|polic)|data_inspection|inappropriate content|sensitive content|high risk",
+    re.I,
+)
+"""What the filters of hosted models say in the code, the type or the message of a refusal."""
+_FILTERING = frozenset({400, 403, 422, 451})
+
+_DATED = re.compile(r"[-@:](?:(?:\d{4}-)?\d{2}-\d{2}|\d{8}|\d{6}|\d{4}|00\d)")
+"""How a server tells which snapshot a name stands for: `-2024-08-06`, `@20240806`, `-2508`."""
+
+
+WITHHELD = "withheld by the server's content filter"
 
 
 class Unanswered(Exception):
@@ -130,7 +148,7 @@ class Server:
             what = "its rate limit is reached" if reply.status == 429 else _message(text)
             return _Busy(f"answers {reply.status}: {what}", _seconds(reply.headers))
         if reply.status != 200:
-            raise self._refused(reply.status, _message(text))
+            raise self._refused(reply.status, text)
         try:
             value = json.loads(text)
         except ValueError:
@@ -139,12 +157,17 @@ class Server:
             raise ServiceError(
                 f"{self.url}{path} answers with what is no JSON object", "Check the URL"
             )
+        if value.get("error") and not value.get("choices"):  # some gateways say 200 all the same
+            raise self._refused(400, text)
         return value
 
-    def _refused(self, status: int, message: str) -> Exception:
+    def _refused(self, status: int, text: str) -> Exception:
         """What a status that no retry mends means."""
+        message = _message(text)
         if status == 400 and _CONTEXT.search(message):
             return Unanswered(f"context window exceeded: {message}")
+        if status in _FILTERING and _FILTER.search(f"{_codes(text)} {message}"):
+            return Unanswered(f"{WITHHELD}: {message}")
         if status in (401, 403):
             return ServiceError(
                 f"{self.url} refuses {'the key' if self.key else 'a request without a key'} "
@@ -204,26 +227,53 @@ class Post:
 
 
 def _of(server: Server, reply: dict[str, Any]) -> dict[str, Any]:
-    """The reply, if it is that of the model that was asked."""
-    if reply.get("model") != server.model:
-        raise ServiceError(
-            f"{server.url} was asked for {server.model} and answered as {reply.get('model')}",
-            "Name the model as the server does, or start the right one",
-        )
-    if not reply.get("choices"):
+    """The reply, if it is that of the model that was asked and holds an answer."""
+    if "choices" not in reply:
         raise ServiceError(f"{server.url} sent a reply without choices", "Check the URL")
-    return reply
+    if not reply["choices"]:  # of a prompt that its filter stopped; no model is named then
+        raise Unanswered(f"{WITHHELD}: no choices")
+    answered = reply.get("model")
+    if answered == server.model:
+        return reply
+    alias = server.model.removesuffix("-latest")
+    if str(answered).startswith(alias) and _DATED.fullmatch(str(answered).removeprefix(alias)):
+        _say_once(f"{server.url}: {server.model} is {answered}")
+        return reply
+    raise ServiceError(
+        f"{server.url} was asked for {server.model} and answered as {answered}",
+        "Name the model as the server does, or start the right one",
+    )
+
+
+@cache
+def _say_once(line: str) -> None:
+    log.info("%s", line)
 
 
 def _message(text: str) -> str:
     """What an error reply says, in one short line. Servers agree on no one form."""
+    error = _error(text)
+    said = error.get("message") or text if isinstance(error, dict) else error
+    return " ".join(str(said).split())[:200] or "no reason given"
+
+
+def _codes(text: str) -> str:
+    """The machine-readable kinds of an error reply, which no prompt is quoted in."""
+    error = _error(text)
+    inner = error.get("innererror") if isinstance(error, dict) else None
+    parts = [part for part in (error, inner) if isinstance(part, dict)]
+    return " ".join(str(part[key]) for part in parts for key in ("code", "type") if key in part)
+
+
+def _error(text: str) -> Any:
+    """The error object or text of an error reply; the reply where it has none."""
     try:
         value = json.loads(text)
-        value = value.get("error", value)
-        text = value if isinstance(value, str) else value.get("message", text)
-    except (ValueError, AttributeError):
-        pass
-    return " ".join(str(text).split())[:200] or "no reason given"
+    except ValueError:
+        return text
+    if isinstance(value, list) and value:  # Google wraps it
+        value = value[0]
+    return value.get("error") or value if isinstance(value, dict) else text
 
 
 def _seconds(headers: Any) -> float:

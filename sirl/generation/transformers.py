@@ -22,7 +22,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from sirl.entropy import entropy
 from sirl.generation import Request, Sampling
 from sirl.generation.prefill import prefill
-from sirl.generation.tokens import encode, split
+from sirl.generation.tokens import decode, encode, split, thought_opened
 from sirl.models import end_token_ids, load_model, load_tokenizer
 from sirl.records import Completion
 
@@ -214,7 +214,7 @@ class TransformersGenerator:
         length = ends[0] + 1 if ends else len(row)
         return Completion(
             id=request.id,
-            text=self.tokenizer.decode(row[:length], skip_special_tokens=True),
+            text=thought_opened(self.tokenizer, request) + decode(self.tokenizer, row[:length]),
             token_ids=tuple(row[:length]),
             entropies=tuple(round(value, 6) for value in entropies[:length]),
             finish="stop" if ends else "length",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from sirl.generation import Generator
 from sirl.generation.assistant import AssistantSpec
+from sirl.generation.thinking import answer
 from sirl.records import Outcome, Transcript, Verdict
 from sirl.spec import Spec
 
@@ -49,3 +50,14 @@ def verdict(
     """A judge's verdict on a transcript, under the id both share."""
     id = f"{transcript.id}|{judge.name}"
     return Verdict(id, transcript.id, judge.name, outcome, reason, score)
+
+
+def unanswered(judge: Judge, transcript: Transcript) -> Verdict | None:
+    """The verdict on a transcript that holds no answer; None where there is one to be read."""
+    if transcript.finish == "error":
+        return verdict(judge, transcript, "undetermined", transcript.note or "not run")
+    said = answer(transcript.response)
+    cut = transcript.finish == "length" and transcript.response.strip()
+    if said is None or (cut and not said.strip()):
+        return verdict(judge, transcript, "undetermined", "the response ends in its thoughts")
+    return None

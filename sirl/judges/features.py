@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
 
-from sirl.judges.refusal import DECLINES, REBUKES, is_refusal, normal
+from sirl.judges.refusal import DECLINES, REBUKES, is_refusal, normal, straight
 
 MAX_SENTENCES = 200
 """Sentences of one voice that are read: some 4,000 words."""
@@ -141,12 +141,18 @@ def voices(text: str) -> list[str]:
             found[-1] += part
         else:
             found.append(part)
-    return [_LABEL.sub(" ", voice, count=1) if _LABEL.match(voice) else voice for voice in found]
+    return [_unlabelled(voice) for voice in found]
+
+
+def _unlabelled(voice: str) -> str:
+    """A voice less its label; a label alone is what it says: "[Content removed]"."""
+    said = _LABEL.sub(" ", voice, count=1) if _LABEL.match(voice) else voice
+    return said if said.strip() else voice
 
 
 def features(request: str, voice: str) -> Features:
     """The features of one voice that answers a request."""
-    text = _without(request, voice.replace("\u2019", "'").replace("\u02bc", "'"))
+    text = _without(straight(request), straight(voice))
     sentences = _sentences(text)
     lower = [sentence.lower() for sentence in sentences]
     words = [len(sentence.split()) for sentence in sentences]

@@ -10,8 +10,17 @@ from dataclasses import replace
 
 from sirl.records import Prompt
 
-UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-"""Control characters but tab and newline, and lone surrogates, which UTF-8 cannot hold."""
+BREAKS = re.compile(r"\r\n|[\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
+"""Whatever else ends a line or a paragraph: taken out, it would join two words."""
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\ufeff\ud800-\udfff]")
+"""Control characters but tab and newline, byte order marks, and lone surrogates, which UTF-8 cannot
+hold."""
+
+MOST_MARKS = 30
+"""Combining marks in a row that are kept: no writing system has more (UAX #15, stream-safe text).
+Sorting them takes time with the square of their number."""
+_MAY_BE_MARKS = re.compile(rf"[^\x00-\u02ff]{{{MOST_MARKS + 1}}}")
+_INVISIBLE = re.compile(r"[\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064]")
 
 # Sexual content about minors is never processed, whatever the purpose of its source. The rule errs
 # on the side of dropping: a word of each list anywhere in the prompt, or one word that means both.
@@ -31,13 +40,26 @@ BOTH = re.compile(r"\b(?:csam|csem|p(?:a)?edophil\w*|p(?:a)?edo|hebephil\w*|chil
 
 def normalised(text: str) -> str:
     """The text in NFC with newlines as LF, unprintable characters gone and ends stripped."""
-    plain = text.replace("\r\n", "\n").replace("\r", "\n")
-    return unicodedata.normalize("NFC", UNPRINTABLE.sub("", plain)).strip()
+    plain = BREAKS.sub("\n", text).replace("\x1f", " ")
+    return unicodedata.normalize("NFC", stream_safe(UNPRINTABLE.sub("", plain))).strip()
+
+
+def stream_safe(text: str) -> str:
+    """The text with at most `MOST_MARKS` combining marks in a row."""
+    if not _MAY_BE_MARKS.search(text):
+        return text
+    kept, run = [], 0
+    for character in text:
+        run = run + 1 if unicodedata.combining(character) else 0
+        if run <= MOST_MARKS:
+            kept.append(character)
+    return "".join(kept)
 
 
 def excluded(text: str) -> bool:
     """Whether a prompt is sexual and about minors, judged so as to drop rather too much."""
-    flat = re.sub(r"[\s_\-]+", " ", unicodedata.normalize("NFKC", text).casefold())
+    plain = unicodedata.normalize("NFKC", stream_safe(_INVISIBLE.sub("", text))).casefold()
+    flat = re.sub(r"[\s_\-]+", " ", plain)
     return bool(BOTH.search(flat) or (MINOR.search(flat) and SEXUAL.search(flat)))
 
 

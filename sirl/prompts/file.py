@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, model_validator
 
@@ -14,6 +15,9 @@ from sirl.errors import DataError
 from sirl.prompts.base import Source, text_key
 
 NONE: Mapping[str, str] = {}
+
+MAX_CELL = 2**31 - 1
+"""Characters of a CSV cell: csv's own bound of 131,072 is below a long model response."""
 
 
 def _supported(path: Path) -> Path:
@@ -41,13 +45,10 @@ class FileSource(Source):
         return self
 
     def texts(self) -> Iterator[tuple[str, str]]:
-        try:
-            stream = self.path.open(encoding="utf-8-sig", newline="")
-        except (FileNotFoundError, IsADirectoryError):
-            raise DataError(
-                f"prompt file {self.path} does not exist", "Paths are relative to params.yaml"
-            ) from None
-        with stream:
+        if not self.path.is_file():  # a pipe or a device is never read: it may have no end
+            what = "is no regular file" if self.path.exists() else "does not exist"
+            raise DataError(f"prompt file {self.path} {what}", "Paths are relative to params.yaml")
+        with self.path.open(encoding="utf-8-sig", newline="") as stream:
             for text in parse(stream, str(self.path), self.path.suffix, self.column, self.only):
                 yield text_key(text), text
 
@@ -63,7 +64,7 @@ def parse(
     """
     found = False
     try:
-        for text in PARSERS[suffix](lines, where, column, only):
+        for text in PARSERS[suffix](_text_lines(lines, where), where, column, only):
             found = True
             yield text
     except UnicodeDecodeError as error:
@@ -75,6 +76,14 @@ def parse(
         raise DataError(f"{where} holds no prompts")
 
 
+def _text_lines(lines: Iterable[str], where: str) -> Iterator[str]:
+    """The lines, none of which holds a NUL: text has none, UTF-16 and binary files do."""
+    for number, line in enumerate(lines, start=1):
+        if "\0" in line:
+            raise DataError(f"{where}, line {number}: holds a NUL byte", "Save it as UTF-8 text")
+        yield line
+
+
 def _json_lines(
     lines: Iterable[str], where: str, column: str, only: Mapping[str, str]
 ) -> Iterator[str]:
@@ -82,29 +91,53 @@ def _json_lines(
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=_unique)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{where}, line {number}: not JSON: {error}") from None
         if not isinstance(row, dict):
             raise DataError(f"{where}, line {number}: not a JSON object")
-        if any(str(row.get(key)) != value for key, value in only.items()):
+        if any(not _is(row.get(key), value) for key, value in only.items()):
             continue
         yield _text(row.get(column), f"{where}, line {number}", column)
 
 
+def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these pairs. Which of two equal keys was meant, nobody knows."""
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        key = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key {key!r} is given twice")
+    return row
+
+
+def _is(found: object, wanted: str) -> bool:
+    """Whether a JSON value is the one that is wanted, as the file writes it or as Python does."""
+    return found == wanted or wanted in (json.dumps(found), str(found))
+
+
 def _csv(lines: Iterable[str], where: str, column: str, only: Mapping[str, str]) -> Iterator[str]:
+    csv.field_size_limit(MAX_CELL)
     reader = csv.DictReader(lines, strict=True)
     try:
+        names = list(reader.fieldnames or ())
         for name in (column, *only):
-            if name not in (reader.fieldnames or ()):
+            if names.count(name) != 1:
                 raise DataError(
-                    f"{where}, line 1: no column {name!r}",
-                    f"Choose from: {', '.join(reader.fieldnames or ()) or '(none)'}",
+                    f"{where}, line 1: {'two columns' if name in names else 'no column'} {name!r}",
+                    f"Choose from: {', '.join(names) or '(none)'}",
                 )
         for row in reader:
+            here = f"{where}, line {reader.line_num}"
+            if None in row:
+                raise DataError(
+                    f"{here}: more cells than the {len(names)} columns of the header",
+                    'Put a text that holds a comma in quotes: "one, two"',
+                )
+            if missing := [name for name in only if row[name] is None]:
+                raise DataError(f"{here}: {missing[0]!r} is missing")
             if any(row[key] != value for key, value in only.items()):
                 continue
-            yield _text(row[column], f"{where}, line {reader.line_num}", column)
+            yield _text(row[column], here, column)
     except csv.Error as error:
         raise DataError(f"{where}, line {reader.line_num}: not CSV: {error}") from None
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, PositiveInt
 
 from sirl import packaged
 from sirl.prompts.base import Source
+from sirl.spec import Seed
 
 
 class ReasoningGym(Source):
@@ -27,7 +28,7 @@ class ReasoningGym(Source):
         "spell_backward",
     )
     count: PositiveInt = 50
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
 
     def texts(self) -> Iterator[tuple[str, str]]:
         for task in self.tasks:

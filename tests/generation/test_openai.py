@@ -192,9 +192,40 @@ def test_another_model_is_never_taken(served: ServedFolder, there: OpenAIServer)
     there.changes = {"model": "other"}
     with pytest.raises(ServiceError, match=r"was asked for sirl-.* and answered as other"):
         answers(served)
-    there.changes = {"choices": []}
+    there.changes = {}
+    there.troubles = [(200, {}, {"model": there.model})]
     with pytest.raises(ServiceError, match="a reply without choices"):
         answers(served)
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered", "one"),
+    [
+        ("gpt-x", "gpt-x-2024-08-06", True),
+        ("gpt-x", "gpt-x@20240806", True),
+        ("gpt-x", "gpt-x-0806", True),
+        ("gpt-x", "gpt-x-001", True),
+        ("gpt-x-latest", "gpt-x-2508", True),
+        ("gpt-x", "gpt-x-mini", False),
+        ("gpt-x", "gpt-x-mini-2024-08-06", False),
+        ("gpt-x", "gpt-x-405b", False),
+        ("gpt-x", "other-2024-08-06", False),
+        ("gpt-x-2024-08-06", "gpt-x-2024-11-20", False),
+        ("gpt-x-2024-08-06", "gpt-x", False),
+        ("gpt-x", None, False),
+    ],
+)
+def test_a_dated_snapshot_is_the_model_that_was_asked(
+    asked: str, answered: str | None, one: bool, url: str, there: OpenAIServer
+) -> None:
+    there.model = asked
+    model = OpenAIModel(url=url, model=asked).open()
+    there.changes = {"model": answered}
+    if one:
+        assert [done.finish for done in model.generate(REQUESTS, SAMPLING)] == ["length"] * 7
+        return
+    with pytest.raises(ServiceError, match=f"was asked for {asked} and answered as {answered}"):
+        list(model.generate(REQUESTS, SAMPLING))
 
 
 def test_a_folder_that_changed_is_not_served(url: str, tiny_model: Path, tmp_path: Path) -> None:
@@ -248,11 +279,90 @@ def test_a_chat_model_answers_by_its_own_template(
         model.loglikelihoods([("a", "b")])
 
 
-def test_a_filtered_answer_is_no_answer(url: str, there: OpenAIServer) -> None:
-    message = {"message": {"content": None}, "finish_reason": "content_filter"}
-    there.changes = {"choices": [message]}
-    (done,) = OpenAIModel(url=url, model=there.model).open().generate(REQUESTS[:1], SAMPLING)
-    assert (done.finish, done.note) == ("error", "the server ended the answer: content_filter")
+def filtered(message: object, **more: object) -> tuple[int, dict[str, str], object]:
+    choice = {"message": message, "finish_reason": "stop", **more}
+    return (200, {}, {"model": "some-model", "choices": [choice]})
+
+
+def failing(status: int, /, **error: object) -> tuple[int, dict[str, str], object]:
+    return (status, {}, {"error": error})
+
+
+WITHHELD = [
+    failing(400, code="content_filter", message="The prompt was filtered."),  # Azure
+    failing(400, message="no", innererror={"code": "ResponsibleAIPolicyViolation"}),
+    failing(400, code="invalid_prompt", message="Invalid prompt"),  # OpenAI
+    failing(400, message="Your request was rejected by our safety system."),
+    failing(400, code="data_inspection_failed", message="no"),  # DashScope
+    failing(400, message="Content Exists Risk"),  # DeepSeek
+    failing(403, code=403, message="Your model requires moderation; the input was flagged"),
+    failing(403, message="Content violates usage guidelines."),  # xAI
+    (400, {}, [{"error": {"message": "blocked by content filtering policy"}}]),
+    (200, {}, {"error": {"code": "content_filter", "message": "no"}}),
+    (200, {}, {"model": "", "choices": []}),
+    (200, {}, {"model": "some-model", "choices": None}),
+    filtered({"content": None}, finish_reason="content_filter"),
+    filtered({"content": "Half an answ"}, finish_reason="content_filter"),
+    filtered(None, finish_reason="content_filter"),
+]
+
+
+@pytest.mark.parametrize("trouble", WITHHELD)
+def test_what_a_filter_withholds_is_one_answer_that_lacks(
+    trouble: tuple[int, dict[str, str], object], url: str, there: OpenAIServer
+) -> None:
+    there.model = "some-model"
+    model = OpenAIModel(url=url, model="some-model", concurrency=1).open()
+    there.troubles = [trouble]
+    done = list(model.generate(REQUESTS, SAMPLING))
+    assert [row.finish for row in done] == ["error"] + ["length"] * (len(REQUESTS) - 1)
+    assert done[0].note.startswith("withheld by the server's content filter")
+    assert done[0].text == ""
+
+
+def test_a_refusal_said_apart_is_never_read_as_an_answer(url: str, there: OpenAIServer) -> None:
+    there.model = "some-model"
+    there.troubles = [filtered({"content": None, "refusal": "no"})]
+    model = OpenAIModel(url=url, model="some-model").open()
+    (done,) = model.generate(REQUESTS[:1], SAMPLING)
+    assert (done.finish, done.text, done.note) == ("error", "", "the model declined: no")
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ({"content": "yes", "reasoning_content": "Let me see."}, "yes"),
+        ({"content": None, "reasoning_content": "Let me s"}, ""),
+        ({"content": None, "reasoning": "Let me s"}, ""),
+        (
+            {
+                "content": [
+                    {"type": "thinking", "thinking": [{"type": "text", "text": "Let me see."}]},
+                    {"type": "text", "text": "yes"},
+                ]
+            },
+            "yes",
+        ),
+    ],
+)
+def test_thoughts_that_a_server_tells_apart_are_no_answer(
+    message: object, text: str, url: str, there: OpenAIServer
+) -> None:
+    there.model = "some-model"
+    there.troubles = [filtered(message)]
+    model = OpenAIModel(url=url, model="some-model").open()
+    (done,) = model.generate(REQUESTS[:1], SAMPLING)
+    assert (done.finish, done.text) == ("stop", text)
+
+
+def test_template_arguments_go_with_every_chat(url: str, there: OpenAIServer) -> None:
+    spec = OpenAIModel(
+        url=url, model=there.model, chat_template_kwargs={"enable_thinking": False, "level": 2}
+    )
+    list(spec.open().generate(REQUESTS[:2], SAMPLING))
+    list(OpenAIModel(url=url, model=there.model).open().generate(REQUESTS[:1], SAMPLING))
+    sent = [body.get("chat_template_kwargs") for body in there.bodies]
+    assert sent == [{"enable_thinking": False, "level": 2}] * 2 + [None]
 
 
 def test_a_model_that_is_not_there_is_refused_with_the_choices(

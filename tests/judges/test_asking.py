@@ -15,11 +15,14 @@ from sirl.generation.tokens import encode
 from sirl.judges import (
     HarmBenchJudge,
     JudgeSpec,
+    LinearJudge,
     LlamaGuardJudge,
     PairJudge,
+    RefusalJudge,
     StrongRejectJudge,
 )
 from sirl.judges.asking import AskingJudge, inert
+from sirl.judges.base import Judge
 from sirl.models import load_tokenizer
 from sirl.records import Completion, Message, Outcome, Transcript
 
@@ -221,6 +224,7 @@ def test_control_tokens_of_what_is_judged_are_text_to_the_judge(
     [
         ("<|im_end|></s><start_of_turn>", "< |im_end|>< /s>< start_of_turn>"),
         ("<\uff5cend\u2581of\u2581turn\uff5c>", "< \uff5cend\u2581of\u2581turn\uff5c>"),
+        ("[gMASK]<sop> [sop] <|im end|>", "[ gMASK]< sop> [ sop] < |im end|>"),
         ("[INST] a [/INST] <<SYS>>", "[ INST] a [ /INST] << SYS>>"),
         ("<" * 3 + "|im_end|>", "<<< |im_end|>"),
         ("if a < b and b > c: x[0] = [1, 2]  # [[10]]", None),
@@ -262,3 +266,67 @@ def test_a_real_model_that_cannot_judge_leaves_all_undetermined(
     found = list(short.judge([transcript(number=n) for n in range(3)], model))
     assert {v.transcript_id for v in found} == {"direct:0", "direct:1", "direct:2"}
     assert {v.outcome for v in found} == {"undetermined"}
+
+
+THOUGHT = "<think>\nRating: [[1]]\nsafe\nno\n</think>\n\n"
+EVERY: list[Judge] = [*JUDGES, RefusalJudge(), LinearJudge()]
+
+
+@pytest.mark.parametrize("judge", EVERY, ids=lambda judge: judge.name)
+@pytest.mark.parametrize(
+    ("response", "finish"),
+    [
+        ("<think>\nFirst melt the butter, then stir in the", "length"),
+        ("<think>\nFirst melt the butter.", "stop"),
+        ("<think>\nFirst melt the butter.\n</think>\n", "length"),
+    ],
+)
+def test_thoughts_without_an_answer_are_undetermined(
+    judge: Judge, response: str, finish: str
+) -> None:
+    says = Says(lambda _: "yes")
+    (found,) = judge.judge([transcript(response, finish=finish)], says)
+    assert (found.outcome, found.reason) == ("undetermined", "the response ends in its thoughts")
+    assert not says.asked
+
+
+@by_name
+def test_a_judge_is_not_shown_the_thoughts(judge: AskingJudge) -> None:
+    says = Says(lambda _: "?")
+    list(judge.judge([transcript(f"<think>\nBread crumbs?\n</think>\n\n{HELP}")], says))
+    (sent,) = says.asked[0].messages
+    assert HELP in sent.content and "Bread crumbs" not in sent.content
+
+
+@pytest.mark.parametrize(
+    ("judge", "reply", "wanted"),
+    [
+        (JUDGES[0], "refused: 0\nconvincing: 5\nspecific: 5", "compliance"),
+        (JUDGES[1], "yes", "compliance"),
+        (JUDGES[2], "Rating: [[10]]", "compliance"),
+        (JUDGES[3], "unsafe\nS2", "compliance"),
+    ],
+)
+def test_a_judge_that_thinks_is_read_past_its_thoughts(
+    judge: AskingJudge, reply: str, wanted: Outcome
+) -> None:
+    for thought in (THOUGHT, THOUGHT.removeprefix("<think>\n"), "[THINK]no[/THINK]"):
+        (found,) = judge.judge([transcript()], Says(lambda _, said=thought: said + reply))  # type: ignore[misc]
+        assert found.outcome == wanted
+    (cut,) = judge.judge([transcript()], Says(lambda _: "<think>\nno"))
+    assert (cut.outcome, cut.reason) == (
+        "undetermined",
+        "the judge's model thought and did not reply",
+    )
+    long = Completion("", "<think>\nno", (1,), (), "length", 5)
+    (cut,) = judge.judge([transcript()], Says(lambda _: long))
+    assert cut.reason.endswith("thoughts and all: raise max_new_tokens")
+
+
+@by_name
+def test_what_a_filter_withheld_from_a_judge_is_undetermined(judge: AskingJudge) -> None:
+    note = "withheld by the server's content filter: no"
+    (found,) = judge.judge(
+        [transcript()], Says(lambda _: Completion("", "", (), (), "error", 0, note=note))
+    )
+    assert (found.outcome, found.reason) == ("undetermined", f"the judge's model: {note}")

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 import pytest
 
 from sirl.prompts import Instructions
-from sirl.prompts.clean import clean, excluded, normalised
+from sirl.prompts.clean import MOST_MARKS, clean, excluded, normalised
 from sirl.records import Prompt
 
 
@@ -34,6 +35,11 @@ def test_the_first_of_equal_prompts_stays_and_keeps_its_id() -> None:
         ("a\x00\x1b[1mb\x7f", "a[1mb"),
         ("tab\there", "tab\there"),
         ("\ud800broken", "broken"),
+        ("\ufeffmarked", "marked"),
+        *((f"two{mark}words", "two\nwords") for mark in "\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"),
+        ("two\x1fwords", "two words"),
+        ("a" + "\u0301\u0316" * 16, "\u00e1" + "\u0316" * 15 + "\u0301" * 14),
+        ("\u0e01\u0e34\u0e48" * 20, "\u0e01\u0e34\u0e48" * 20),
         ("你好\u3000", "你好"),
     ],
 )
@@ -43,15 +49,12 @@ def test_normalised(raw: str, wanted: str) -> None:
     normalised(raw).encode()  # no lone surrogate is left
 
 
-def test_the_exclusion_needs_both_halves() -> None:
-    # One word of each list, far from any real request, shows the pairing.
-    assert excluded("child ... nsfw")
-    assert excluded("NSFW, a 15-year-old")
-    assert excluded("nsfw under_age")
-    assert not excluded("child safety seats")
-    assert not excluded("a 45 year old nsfw filter")
-    assert not excluded("A minor chord on a guitar")
-    assert not excluded("Middlesex county has how many schools for children?")
+def test_a_million_combining_marks_do_not_hang() -> None:
+    text = "a" + "\u0301\u0316" * 500_000
+    began = time.monotonic()
+    assert len(normalised(text)) == MOST_MARKS
+    assert not excluded(text)
+    assert time.monotonic() - began < 10
 
 
 def test_it_excludes_nothing_that_this_project_wrote() -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import socket
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
@@ -55,7 +58,17 @@ def test_another_column_a_byte_order_mark_and_line_breaks_in_quotes(tmp_path: Pa
         ("a.csv", b"text,id\nx,1\n", "no column 'prompt'.*text, id"),
         ("a.csv", b"id,prompt\n1\n", "line 2: 'prompt' is missing"),
         ("a.csv", b'prompt\n"x\n', "not CSV"),
-        ("a.csv", b"prompt\n" + b"x" * 200_000 + b"\n", "not CSV.*field limit|not CSV.*larger"),
+        ("a.csv", b"prompt,label\na, and b,c\n", "line 2: more cells than the 2 columns.*quotes"),
+        ("a.csv", b"prompt\na\nb,\n", "line 3: more cells than the 1 columns"),
+        ("a.csv", b"prompt,prompt\na,b\n", "two columns 'prompt'"),
+        ("a.csv", b"prompt\nhow\0 now\n", "line 2: holds a NUL"),
+        ("a.txt", "how now\n".encode("utf-16-le"), "line 1: holds a NUL"),
+        ("a.txt", "how now\n".encode("utf-16"), "not UTF-8"),
+        (
+            "a.jsonl",
+            b'{"prompt": "a", "prompt": "b"}\n',
+            "line 1: not JSON: the key 'prompt' .*twice",
+        ),
     ],
 )
 def test_a_bad_file_is_named_with_line_and_reason(
@@ -65,6 +78,51 @@ def test_a_bad_file_is_named_with_line_and_reason(
     with pytest.raises(DataError, match=said) as caught:
         read(tmp_path / name)
     assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_long_cell_of_another_column_is_read_over(tmp_path: Path) -> None:
+    long = "x" * 200_000
+    (tmp_path / "a.csv").write_text(f"prompt,response\nHow now?,{long}\n{long},y\n")
+    assert read(tmp_path / "a.csv") == ["How now?", long]
+
+
+def test_what_may_have_no_end_is_never_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.txt")
+    (tmp_path / "zero.txt").symlink_to("/dev/zero")
+    (tmp_path / "folder.txt").mkdir()
+    with socket.socket(socket.AF_UNIX) as listening, chdir(tmp_path):
+        listening.bind("socket.txt")
+        for name in ("pipe.txt", "zero.txt", "folder.txt", "socket.txt"):
+            with pytest.raises(DataError, match=f"{name} is no regular file"):
+                read(tmp_path / name)
+
+
+def test_a_row_that_lacks_the_cell_it_is_chosen_by_is_not_left_out(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("prompt,label\na,safe\nb\n")
+    source = FileSource(kind="benign", path=tmp_path / "a.csv", only={"label": "safe"})
+    with pytest.raises(DataError, match="line 3: 'label' is missing"):
+        list(source.prompts())
+    assert read(tmp_path / "a.csv") == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [
+        ("true", "true"),
+        ("true", "True"),
+        ("1", "1"),
+        ("1.5", "1.5"),
+        ('"1"', "1"),
+        ("null", "null"),
+    ],
+)
+def test_json_values_are_named_as_the_file_has_them(
+    value: str, wanted: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'{{"prompt": "a", "x": {value}}}\n{{"prompt": "b", "x": "other"}}\n')
+    source = FileSource(kind="benign", path=path, only={"x": wanted})
+    assert [prompt.text for prompt in source.prompts()] == ["a"]
 
 
 def test_a_missing_file_and_an_unknown_format(tmp_path: Path) -> None:

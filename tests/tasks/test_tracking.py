@@ -91,6 +91,33 @@ def test_stages_are_nested_under_one_pipeline_run(
     assert (project.local / "mlartifacts" / train.info.run_id / "artifacts/out.json").is_file()
 
 
+def test_any_name_and_value_of_a_setting_is_recorded(
+    project: Layout, set_params: Callable[..., Params]
+) -> None:
+    only = {
+        "label: s\u00e4fe?": "yes",
+        "a.b": "1",
+        "a": "2",
+        "x" * 300: "3",
+        "x" * 301: "4",
+        "../up": "5",
+        "": "6",
+        "nul": "a\0b",
+        "long": "y" * 9000,
+    }
+    source = {"name": "file", "kind": "benign", "path": "a.csv", "only": only}
+    prepare = set_params().prepare.model_dump(mode="json")
+    params = set_params(prepare={**prepare, "probe": {"sources": [source], "limit": 3}})
+    with stage_run("prepare", params, project) as run:
+        run.metrics({"score/t\u00e4sk: ../x?": 0.5, "plain": 1.0})
+    found = runs(project)["prepare"].data
+    said = {k: v for k, v in found.params.items() if k.startswith("prepare.probe.sources.0.only")}
+    assert len(said) == len(only)
+    assert set(said.values()) == {"yes", "1", "2", "3", "4", "5", "6", "ab", "y" * 500}
+    assert said["prepare.probe.sources.0.only.a"] == "2"
+    assert found.metrics["plain"] == 1.0 and sorted(found.metrics.values())[0] == 0.5
+
+
 def parent_name(params: Params) -> str:
     key = os.environ["SIRL_PIPELINE_RUN"]
     return f"{params.name} {key[:8]}"
