@@ -59,12 +59,16 @@ def opened(
 
     Raises:
         ModelError: The settings insist on a GPU and this machine has none.
+        SandboxError: A benchmark runs what the model writes, and this machine cannot isolate it.
         SirlError: The settings are not valid, or the same settings are running already.
     """
     values = settings.effective(checkout, preset, overrides)
     params = config.validate(values, where="params.yaml")
-    if params.runtime.device == "cuda" and not planning:
-        resolve_device("cuda")
+    if not planning:
+        if params.runtime.device == "cuda":
+            resolve_device("cuda")
+        for benchmark in params.capability.benchmarks:
+            benchmark.check()
     environment = project.environment(checkout, **variables)
     if not preset and not overrides:
         yield Workplace(checkout, params, environment)

@@ -27,6 +27,9 @@ class Benchmark(Spec):
         """Its name in tables and in item ids, unique in a run."""
         return self.name
 
+    def check(self) -> None:
+        """Makes sure, before a run is paid for, that this machine can score the answers."""
+
     def run(self, generator: Generator) -> Iterator[CapabilityItem]:
         """Yields one scored item each, in any order, ids stable over runs.
 

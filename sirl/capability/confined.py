@@ -34,8 +34,8 @@ NEW_USER, NEW_MOUNTS, NEW_IPC, NEW_PROCESSES = 1 << 28, 1 << 17, 1 << 27, 1 << 2
 NEW_HOST_NAME, NEW_NETWORK = 1 << 26, 1 << 30
 NOSUID, NODEV, BIND, RECURSIVE, PRIVATE, DETACH = 2, 4, 1 << 12, 1 << 14, 1 << 18, 2
 MOUNT_SETATTR, READ_ONLY, AT_RECURSIVE = 442, 1, 0x8000
-DIE_WITH_PARENT, NO_NEW_PRIVILEGES = 1, 38
-CAPABILITIES = 0x20080522
+DIE_WITH_PARENT, NO_NEW_PRIVILEGES, CAPABILITIES = 1, 38, 0x20080522
+MESSAGE_QUEUES = 12
 """These are Linux's own numbers, equal on every processor."""
 
 LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib")
@@ -58,20 +58,21 @@ def main() -> None:
     """Runs what standard input asks for, after the trusted code of its `setup`."""
     call("prctl", DIE_WITH_PARENT, signal.SIGKILL)
     asked = json.load(sys.stdin)
-    exec(asked["setup"], {"__name__": "setup"})
+    names: dict[str, Any] = {}
+    exec(asked["setup"], names)
     for program in asked["programs"]:
         attendant = os.fork()
         if not attendant:
-            attend(program, asked["limits"])
+            attend(program, names, asked["limits"])
         os.waitpid(attendant, 0)
 
 
-def attend(program: dict[str, str], limits: dict[str, int]) -> NoReturn:
+def attend(program: dict[str, str], names: dict[str, Any], limits: dict[str, int]) -> NoReturn:
     """Starts one program, waits for its end and writes what came of it; then ends itself, since
     a process can move into namespaces only once."""
     try:
         call("prctl", DIE_WITH_PARENT, signal.SIGKILL)
-        answer = watched(program, limits)
+        answer = watched(program, names, limits)
     except (Refused, OSError) as error:
         answer = {"refused": str(error)}
     sys.stdout.write(json.dumps(answer) + "\n")
@@ -79,7 +80,9 @@ def attend(program: dict[str, str], limits: dict[str, int]) -> NoReturn:
     os._exit(0)
 
 
-def watched(program: dict[str, str], limits: dict[str, int]) -> dict[str, Any]:
+def watched(
+    program: dict[str, str], names: dict[str, Any], limits: dict[str, int]
+) -> dict[str, Any]:
     """What came of one program: the fields of `sandbox.Ended`."""
     streams = [os.memfd_create(name) for name in ("stdin", "stdout", "stderr")]
     os.write(streams[0], program["stdin"].encode())
@@ -90,27 +93,31 @@ def watched(program: dict[str, str], limits: dict[str, int]) -> dict[str, Any]:
     user = isolate()
     child = os.fork()
     if not child:
-        os.close(heard)
-        become(program["source"], token, user, mapped, limits, [*streams, said])
+        shut_in(user, mapped, limits, [*streams, said])
+        become(program["source"], names, token)
     os.close(said)
     if os.read(heard, 1) != b"+":  # before its program runs, a fork tells nothing but the truth
         raise Refused(os.read(heard, 1000).decode())
-    if not (in_time := ended(child, limits["seconds"] * CLOCK)):
+    if not ended(child, limits["seconds"] * CLOCK):
         os.kill(child, signal.SIGKILL)
-    _, status, usage = os.wait4(child, 0)
-    if os.WIFSIGNALED(status):  # the kernel ends it a little before its time is counted as full
-        in_time &= usage.ru_utime + usage.ru_stime < 0.9 * limits["seconds"]
+    _, status = os.waitpid(child, 0)
     through = os.read(heard, len(token)) == token
-    how = "completed" if through else "exited" if os.WIFEXITED(status) else "killed"
     sizes = [os.fstat(stream).st_size for stream in streams[1:]]
     texts = [os.pread(stream, limits["file_bytes"], 0) for stream in streams[1:]]
     return {
-        "how": how if in_time else "timed_out",
+        "how": _how(status, through),
         "status": os.waitstatus_to_exitcode(status),
         "stdout": texts[0].decode(errors="replace"),
         "stderr": texts[1].decode(errors="replace"),
         "truncated": max(sizes) >= limits["file_bytes"],
     }
+
+
+def _how(status: int, through: bool) -> str:
+    """None of its own can kill the first process: that was a limit on time, or no memory left."""
+    if os.WIFSIGNALED(status):
+        return "timed_out" if os.WTERMSIG(status) == signal.SIGKILL else "crashed"
+    return "completed" if through else "exited"
 
 
 def ended(process: int, seconds: float) -> bool:
@@ -153,51 +160,46 @@ def is_mapped(user: int) -> bool:
 def see_libraries_alone() -> None:
     """Puts an empty file system in the place of all files; libraries are bound into it."""
     python = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    shown = {path: os.path.realpath(path) for path in (*LIBRARIES, f"{sys.base_prefix}/lib", *python)}
+    paths = sorted({*map(Path, [*LIBRARIES, f"{sys.base_prefix}/lib", *python])})
+    shown = {path: Path("/old", *path.resolve().parts[1:]) for path in paths}
+    tmp, old = Path("/tmp"), Path("/old")
     call("mount", None, b"/", None, RECURSIVE | PRIVATE, None)
-    call("mount", b"none", b"/tmp", b"tmpfs", NOSUID | NODEV, b"size=1m,mode=755")
-    os.mkdir("/tmp/old")
-    call("pivot_root", b"/tmp", b"/tmp/old")
+    call("mount", b"none", bytes(tmp), b"tmpfs", NOSUID | NODEV, b"size=1m,mode=755")
+    (tmp / "old").mkdir()
+    call("pivot_root", bytes(tmp), bytes(tmp / "old"))
     os.chdir("/")
-    for path in sorted(shown):
-        source = "/old" + shown[path]
-        if os.path.isdir(source) and not os.path.isdir(path):
-            os.makedirs(path)
-            call("mount", source.encode(), path.encode(), None, BIND | RECURSIVE, None)
-    call("umount2", b"/old", DETACH)
-    os.rmdir("/old")
-    os.mkdir("/tmp")
+    for path, source in shown.items():
+        if source.is_dir() and not path.is_dir():
+            path.mkdir(parents=True)
+            call("mount", bytes(source), bytes(path), None, BIND | RECURSIVE, None)
+    call("umount2", bytes(old), DETACH)
+    old.rmdir()
+    tmp.mkdir()
     attributes = (ctypes.c_uint64 * 4)(READ_ONLY | NOSUID | NODEV)
     call("syscall", MOUNT_SETATTR, -1, b"/", AT_RECURSIVE, attributes, ctypes.sizeof(attributes))
-    call("mount", b"none", b"/tmp", b"tmpfs", NOSUID | NODEV, b"mode=1777,size=16m,nr_inodes=1k")
-    os.chdir("/tmp")
+    call("mount", b"none", bytes(tmp), b"tmpfs", NOSUID | NODEV, b"mode=1777,size=16m,nr_inodes=1k")
+    os.chdir(tmp)
 
 
-def become(
-    source: str,
-    token: bytes,
-    user: int | None,
-    mapped: int,
-    limits: dict[str, int],
-    streams: list[int],
-) -> NoReturn:
-    """In the fork: gives up what is left to give up, then is the program."""
+def shut_in(user: int | None, mapped: int, limits: dict[str, int], streams: list[int]) -> None:
+    """In the program's fork: gives up what is left to give up, or ends."""
     try:
         os.setsid()  # or kill(0) reaches whoever started us
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
         os.closerange(REPORT + 1, os.sysconf("SC_OPEN_MAX"))
-        for what, most in {
-            resource.RLIMIT_CPU: limits["seconds"],
-            resource.RLIMIT_AS: mapped + limits["memory_bytes"],
-            resource.RLIMIT_NPROC: limits["processes"],
-            resource.RLIMIT_FSIZE: limits["file_bytes"],
-            resource.RLIMIT_NOFILE: OPEN_FILES,
-            resource.RLIMIT_CORE: 0,
-            resource.RLIMIT_MEMLOCK: 0,
-            12: 0,  # RLIMIT_MSGQUEUE
-        }.items():
-            resource.setrlimit(what, (most, most))
+        limit(
+            {
+                resource.RLIMIT_CPU: limits["seconds"],
+                resource.RLIMIT_AS: mapped + limits["memory_bytes"],
+                resource.RLIMIT_NPROC: limits["processes"],
+                resource.RLIMIT_FSIZE: limits["file_bytes"],
+                resource.RLIMIT_NOFILE: OPEN_FILES,
+                resource.RLIMIT_CORE: 0,
+                resource.RLIMIT_MEMLOCK: 0,
+                MESSAGE_QUEUES: 0,
+            }
+        )
         if user is not None:
             os.setgroups([])
             os.setresgid(user, user, user)
@@ -209,9 +211,21 @@ def become(
         os.write(REPORT, f"-{error}".encode())
         os._exit(1)
     os.write(REPORT, b"+")
+
+
+def limit(most: dict[int, int]) -> None:
+    """Sets limits of this process for good; one that is lower already stays."""
+    for what, value in most.items():
+        _, hard = resource.getrlimit(what)
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(what, (value, value))
+
+
+def become(source: str, names: dict[str, Any], token: bytes) -> NoReturn:
+    """Is the program, and ends as Python would; that it is through is said with the token."""
     status = 1
     try:
-        exec(compile(source, "<program>", "exec"), {"__name__": "__main__"})
+        exec(compile(source, "<program>", "exec"), {**names, "__name__": "__main__"})
         sys.stdout.flush()
         os.write(REPORT, token)
         status = 0

@@ -68,15 +68,15 @@ class Ended:
     """How a program ended.
 
     Attributes:
-        how: Through its last line; by itself before, an exception included; by a signal; or by
-            the limit on time.
+        how: Through its last line; by itself before, an exception included; by a fault such as a
+            stack overflow; or killed at its limit on time (or where the machine's memory is out).
         status: Its exit status, or the negative number of the signal.
         stdout: What it wrote, up to the limit.
         stderr: Likewise.
         truncated: Whether it filled one of them.
     """
 
-    how: Literal["completed", "exited", "killed", "timed_out"]
+    how: Literal["completed", "exited", "crashed", "timed_out"]
     status: int
     stdout: str
     stderr: str
@@ -101,7 +101,7 @@ def run_all(
     Args:
         programs: None of them meets another.
         limits: Of each.
-        setup: Trusted code that runs once, before them and outside: its imports are theirs.
+        setup: Trusted code that runs once, before them and not shut in: its names are theirs.
 
     Raises:
         SandboxError: This machine cannot.
