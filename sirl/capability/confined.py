@@ -143,8 +143,8 @@ def isolate() -> int | None:
         other = None
         call("unshare", spaces | NEW_USER)
         Path("/proc/self/setgroups").write_text("deny")
-        Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
-        Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+        Path("/proc/self/uid_map").write_text(f"0 {user} 1")
+        Path("/proc/self/gid_map").write_text(f"0 {group} 1")
     with contextlib.suppress(OSError):  # no limit on memory counts these segments
         Path("/proc/sys/kernel/shmmni").write_text("0")
     see_libraries_alone()

@@ -13,7 +13,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from sirl import packaged
 from sirl.capability import sandbox
 from sirl.capability.base import Benchmark
-from sirl.capability.sandbox import Program
+from sirl.capability.sandbox import Limits, Program
 from sirl.errors import ConfigError, DataError
 from sirl.generation import Generator, Request, Sampling
 from sirl.records import CapabilityItem, Message
@@ -31,6 +31,9 @@ answer, item = pickle.loads(base64.b64decode(sys.stdin.read()))
 os.write(marks, b"full" if data.score_answer(answer, item) >= 1 else b"less")
 """
 """reasoning-gym puts the answers of nine tasks through `eval` or sympy's parser, which calls it."""
+
+LIMITS = Limits(seconds=10)
+"""Of one answer: sympy takes seconds to compare two integrals."""
 
 
 class ReasoningGym(Benchmark):
@@ -120,7 +123,7 @@ class ReasoningGym(Benchmark):
         setup = SETUP.format((self.task, self.options))
         known = (str(pairs[0][1]["answer"]), pairs[0][1])
         packed = (base64.b64encode(pickle.dumps(pair)).decode() for pair in (known, *pairs))
-        endings = sandbox.run_all([Program(SCORE, text) for text in packed], setup=setup)
+        endings = sandbox.run_all([Program(SCORE, text) for text in packed], LIMITS, setup=setup)
         if (first := next(endings)).how != "completed":
             said = (first.stderr.strip() or first.how).splitlines()[-1]
             raise DataError(

@@ -116,8 +116,9 @@ def run_all(
             worker.stdin.close()
             for _ in programs:
                 yield _ended(worker.stdout.readline())
-        finally:
+        except BaseException:  # a caller that wants no more included
             worker.kill()
+            raise
 
 
 def _ended(line: bytes) -> Ended:
