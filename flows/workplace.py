@@ -9,6 +9,7 @@ from pathlib import Path
 
 from flows import project, settings, worktree
 from sirl import config, records
+from sirl.capability import sandbox
 from sirl.config import Params
 from sirl.layout import Layout
 from sirl.models import resolve_device
@@ -67,8 +68,8 @@ def opened(
     if not planning:
         if params.runtime.device == "cuda":
             resolve_device("cuda")
-        for benchmark in params.capability.benchmarks:
-            benchmark.check()
+        if any(benchmark.runs_answers for benchmark in params.capability.benchmarks):
+            sandbox.check()
     environment = project.environment(checkout, **variables)
     if not preset and not overrides:
         yield Workplace(checkout, params, environment)

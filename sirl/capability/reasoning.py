@@ -62,14 +62,9 @@ class ReasoningGym(Benchmark):
     def label(self) -> str:
         return f"reasoning_gym:{self.task}"
 
-    def check(self) -> None:
-        """See `Benchmark.check`. What is chosen by likelihood is never evaluated.
-
-        Raises:
-            SandboxError: Answers cannot be scored in isolation here.
-        """
-        if not self.choices:
-            sandbox.check()
+    @property
+    def runs_answers(self) -> bool:
+        return not self.choices  # what is chosen by likelihood is never evaluated
 
     def run(self, generator: Generator) -> Iterator[CapabilityItem]:
         """See `Benchmark.run`.
@@ -79,7 +74,8 @@ class ReasoningGym(Benchmark):
             DataError: The task cannot even score its own answers.
             SandboxError: Answers cannot be scored in isolation here.
         """
-        self.check()
+        if self.runs_answers:
+            sandbox.check()
         data = packaged.reasoning_gym(self.task, self.shots + self.count, self.seed, self.options)
         entries = list(data)
         shots, items = entries[: self.shots], entries[self.shots :]

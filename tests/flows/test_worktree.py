@@ -10,6 +10,7 @@ import yaml
 
 from flows import graph, pipeline, worktree
 from flows.workplace import Workplace, opened
+from sirl.capability import sandbox
 from sirl.errors import ConfigError, SirlError
 
 Ran = Callable[[Path], list[str]]
@@ -133,3 +134,15 @@ def test_a_gpu_preset_is_refused_before_anything_is_made(project: Path) -> None:
     assert not (project / ".sirl" / "worktrees").exists()
     with opened(project, None, settings, planning=True) as place:
         assert place.params.runtime.device == "cuda"
+
+
+def test_a_benchmark_that_cannot_be_isolated_is_refused_before_anything_is_made(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox, "COMMAND", ("sh", "-c", 'echo \'{"refused": "unshare: no"}\''))
+    settings = ["capability.benchmarks=[{name: reasoning_gym, task: chain_sum}]"]
+    with pytest.raises(SirlError, match="unshare: no"), opened(project, None, settings):
+        pass
+    assert not (project / ".sirl" / "worktrees").exists()
+    with opened(project, None, settings, planning=True):
+        pass
