@@ -75,5 +75,6 @@ def opened(
         yield Workplace(checkout, params, environment)
         return
     key = records.digest_json(params.model_dump(mode="json"))[:12]
-    with worktree.checkout(checkout, values, key) as root:
+    place = worktree.planned if planning else worktree.checkout
+    with place(checkout, values, key) as root:
         yield Workplace(root, params, environment)
