@@ -75,9 +75,14 @@ def attend(program: dict[str, str], names: dict[str, Any], limits: dict[str, int
         answer = watched(program, names, limits)
     except (Refused, OSError) as error:
         answer = {"refused": str(error)}
+    tell(answer)
+    os._exit(0)
+
+
+def tell(answer: dict[str, Any]) -> None:
+    """One line to `sandbox`."""
     sys.stdout.write(json.dumps(answer) + "\n")
     sys.stdout.flush()
-    os._exit(0)
 
 
 def watched(
@@ -255,4 +260,7 @@ def call(name: str, *arguments: Any) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Refused as refused:
+        tell({"refused": str(refused)})

@@ -17,6 +17,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -112,8 +113,9 @@ def run_all(
     ) as worker:
         assert worker.stdin and worker.stdout
         try:
-            worker.stdin.write(json.dumps(asked).encode())
-            worker.stdin.close()
+            with suppress(BrokenPipeError):  # it refuses before it reads
+                worker.stdin.write(json.dumps(asked).encode())
+                worker.stdin.close()
             for _ in programs:
                 yield _ended(worker.stdout.readline())
         except BaseException:  # a caller that wants no more included
