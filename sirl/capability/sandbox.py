@@ -7,7 +7,8 @@
 - `completed` is said by the process that runs it once its last line is through, not by anything
   it prints and not by its exit status: `sys.exit(0)` is `exited`.
 - A program that knows this module can still claim its own completion, or write its own streams:
-  whatever shares a process with it is in its hands. It cannot decide what another is worth.
+  whatever shares a process with it is in its hands. It can find the programs of its batch in its
+  memory. It cannot decide what another is worth.
 - It is no defence against a hole in the kernel.
 """
 

@@ -177,9 +177,15 @@ def test_no_file_but_libraries_can_be_read(tmp_path: Path) -> None:
     source = f"import os; print([p for p in {list(map(str, paths))} if os.path.lexists(p)])"
     assert said(source) == "[]"
     roots = (*confined.LIBRARIES, f"{sys.base_prefix}/lib", sys.prefix)
-    walk = "import os\nprint([t for t, _, names in os.walk('/') if names and not t.startswith(R)])"
-    ended = run(Program(walk.replace("R", repr(roots))), Limits())
-    assert (ended.how, ended.stdout) == ("completed", "[]\n"), ended
+    walk = f"""
+import os
+for top, below, names in os.walk("/"):
+    if top.startswith({roots}):
+        below.clear()
+    elif names:
+        print(top, names)
+"""
+    assert said(walk) == ""
 
 
 def test_links_lead_nowhere(tmp_path: Path) -> None:
