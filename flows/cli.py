@@ -127,7 +127,8 @@ def _plan(place: Workplace, to: str | None) -> None:
     for stage, state in plan.stages(place, to).items():
         say(f"{stage:20}{state}")
     shape, device = shapes.of(params.base.model), plan.device(params)
-    say(f"\nruns in             {place.root}")
+    own = place.root != project.find()
+    say(f"\nruns in             {'a worktree under .sirl/worktrees' if own else place.root}")
     say(f"device              {device.name}, {plan.gib(device.memory)}")
     if device.missing:
         say(f"lacking             {device.missing}")

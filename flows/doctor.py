@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from flows import plan, shapes
 from flows.project import tracking_uri
 from sirl import config
+from sirl.capability import sandbox
 from sirl.config import Params
 from sirl.errors import SirlError
 from sirl.layout import Layout
@@ -59,6 +60,7 @@ def examine(project: Path, environment: Mapping[str, str]) -> Iterator[Finding]:
         return
     yield Finding("params.yaml", "valid")
     yield from machine(project, params)
+    yield isolation(params)
     yield git(project)
     yield from dvc(project, environment)
     yield tracking(tracking_uri(project))
@@ -121,6 +123,17 @@ def machine(project: Path, params: Params) -> Iterator[Finding]:
     free, want = plan.free_disk(project), plan.disk(shape)
     found = f"{plan.gib(free)} free, a run needs about {plan.gib(want)}"
     yield Finding("disk", found, "Free some disk space" if free < want else "")
+
+
+def isolation(params: Params) -> Finding:
+    """Whether what a model writes can be run in a sandbox, where a benchmark does that."""
+    asking = [b.label for b in params.capability.benchmarks if b.runs_answers]
+    try:
+        sandbox.check()
+    except SirlError as error:
+        return Finding("sandbox", error.what, error.mend, needed=bool(asking))
+    needed_by = f", for {', '.join(asking)}" if asking else ", which no benchmark of these needs"
+    return Finding("sandbox", f"programs can be isolated{needed_by}", needed=bool(asking))
 
 
 def git(project: Path) -> Finding:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from flows import project, settings, worktree
 from sirl import config, records
+from sirl.capability import sandbox
 from sirl.config import Params
 from sirl.layout import Layout
 from sirl.models import resolve_device
@@ -59,16 +60,21 @@ def opened(
 
     Raises:
         ModelError: The settings insist on a GPU and this machine has none.
+        SandboxError: A benchmark runs what the model writes, and this machine cannot isolate it.
         SirlError: The settings are not valid, or the same settings are running already.
     """
     values = settings.effective(checkout, preset, overrides)
     params = config.validate(values, where="params.yaml")
-    if params.runtime.device == "cuda" and not planning:
-        resolve_device("cuda")
+    if not planning:
+        if params.runtime.device == "cuda":
+            resolve_device("cuda")
+        if any(benchmark.runs_answers for benchmark in params.capability.benchmarks):
+            sandbox.check()
     environment = project.environment(checkout, **variables)
     if not preset and not overrides:
         yield Workplace(checkout, params, environment)
         return
     key = records.digest_json(params.model_dump(mode="json"))[:12]
-    with worktree.checkout(checkout, values, key) as root:
+    place = worktree.planned if planning else worktree.checkout
+    with place(checkout, values, key) as root:
         yield Workplace(root, params, environment)

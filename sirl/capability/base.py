@@ -27,6 +27,11 @@ class Benchmark(Spec):
         """Its name in tables and in item ids, unique in a run."""
         return self.name
 
+    @property
+    def runs_answers(self) -> bool:
+        """Whether scoring runs what the model writes, which takes a sandbox (`sandbox.check`)."""
+        return False
+
     def run(self, generator: Generator) -> Iterator[CapabilityItem]:
         """Yields one scored item each, in any order, ids stable over runs.
 

@@ -6,6 +6,7 @@ their items are simpler said directly.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -45,7 +46,8 @@ class LMEval(Benchmark):
         """See `Benchmark.run`.
 
         Raises:
-            ConfigError: lm-eval has no such task, or the task no such metric.
+            ConfigError: lm-eval has no such task, or the task no such metric, or it runs what the
+                model writes.
             ServiceError: The task's data cannot be had.
         """
         try:
@@ -56,9 +58,16 @@ class LMEval(Benchmark):
         from sirl.capability.lm_eval_model import GeneratorLM
 
         manager = TaskManager(include_defaults=not self.task.endswith(".yaml"))
+        tasks = self._load(manager)
+        for task in tasks:
+            if runs_answers(task):
+                raise ConfigError(
+                    f"lm-eval task {task.config.task} would run what the model writes, unguarded",
+                    "Choose another: `sirl` runs that in a sandbox alone",
+                )
         results = simple_evaluate(
             GeneratorLM(generator),
-            tasks=self._load(manager),
+            tasks=tasks,
             task_manager=manager,
             num_fewshot=self.num_fewshot,
             limit=self.limit,
@@ -94,3 +103,18 @@ class LMEval(Benchmark):
             )
         for sample in found:
             yield self.item(f"{subtask}-{sample['doc_id']}", float(sample[metric]))
+
+
+RUNS = re.compile(r"(?<![.\w])(eval|exec|parse_expr|sympify)\(")
+
+
+def runs_answers(task: Any) -> bool:
+    """Whether a task of lm-eval says that it runs answers, or has code beside its scoring functions
+    that looks like it."""
+    config = task.config
+    metrics = (metric["metric"] for metric in config.metric_list or ())
+    functions = [f for f in (config.process_results, *metrics) if hasattr(f, "__code__")]
+    folders = {Path(function.__code__.co_filename).parent for function in functions}
+    return bool(config.unsafe_code) or any(
+        RUNS.search(file.read_text(encoding="utf-8")) for f in folders for file in f.glob("*.py")
+    )

@@ -105,3 +105,29 @@ def test_stop_texts_cut_at_the_first() -> None:
     assert _sampling({"do_sample": False, "temperature": 0.7}).temperature == 0.0
     assert _sampling({"do_sample": True, "temperature": 0.7}).temperature == 0.7
     assert _sampling({}).max_new_tokens == 256
+
+
+SCORED = ANSWER.replace("metric_list", "process_results: !function scoring.score\nmetric_list")
+HARMLESS = "def score(doc, results):\n    return {'exact_match': len(results) - 1}\n"
+
+
+@pytest.mark.parametrize(
+    "helper", ["", "x = eval('1')", "from sympy import *\ny = parse_expr('1')", "exec('')"]
+)
+def test_a_task_that_runs_answers_is_refused(
+    generator: Generator, tmp_path: Path, helper: str
+) -> None:
+    (tmp_path / "scoring.py").write_text(HARMLESS)
+    (tmp_path / "helper.py").write_text(helper)
+    benchmark = LMEval(task=write_task(tmp_path, SCORED), score="exact_match")
+    if not helper:
+        assert {item.score for item in benchmark.run(generator)} == {0.0}
+        return
+    with pytest.raises(ConfigError, match="local_answer would run what the model writes"):
+        list(benchmark.run(generator))
+
+
+def test_a_task_that_says_it_runs_answers_is_refused(generator: Generator, tmp_path: Path) -> None:
+    benchmark = LMEval(task=write_task(tmp_path, ANSWER + "unsafe_code: true\n"))
+    with pytest.raises(ConfigError, match="local_answer would run what the model writes"):
+        list(benchmark.run(generator))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import json
 import shutil
 import subprocess
 import threading
@@ -13,6 +14,7 @@ import pytest
 
 from flows import doctor
 from sirl import config
+from sirl.capability import sandbox
 
 REPO = Path(__file__).parents[2]
 
@@ -98,6 +100,25 @@ def test_a_model_too_large_for_memory_is_noted(project: Path) -> None:
     findings = {finding.name: finding for finding in doctor.machine(project, params)}
     assert "Lower train.micro_batch" in findings["memory"].mend
     assert not findings["memory"].needed
+
+
+def test_a_sandbox_is_needed_where_answers_are_run(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = config.load(project / "params.yaml")
+    task = "{name: reasoning_gym, task: chain_sum}"
+    written = config.load(project / "params.yaml", [f"capability.benchmarks=[{task}]"])
+    refuse = ("sh", "-c", 'echo \'{"refused": "unshare: no"}\'')
+    monkeypatch.setattr(sandbox, "COMMAND", refuse)
+    for params, needed in ((chosen, False), (written, True)):
+        finding = doctor.isolation(params)
+        assert "unshare: no" in finding.found
+        assert "sysctl" in finding.mend
+        assert finding.needed is needed
+    nothing = {"how": "completed", "status": 0, "stdout": "", "stderr": "", "truncated": False}
+    monkeypatch.setattr(sandbox, "COMMAND", ("echo", json.dumps(nothing)))
+    assert doctor.isolation(written).mend == ""
+    assert "reasoning_gym:chain_sum" in doctor.isolation(written).found
 
 
 def test_git_and_dvc(project: Path, environment: pytest.MonkeyPatch) -> None:
