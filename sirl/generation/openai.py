@@ -22,6 +22,18 @@ from sirl.generation.tokens import encode, split
 from sirl.models import end_token_ids, load_generation_config, load_tokenizer
 from sirl.records import Completion
 
+NEUTRAL = {
+    "n": 1,
+    "min_p": 0.0,
+    "min_tokens": 0,
+    "ignore_eos": False,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+}
+"""Settings that a server may take from the model's generation config, or its own, where a request
+leaves them open."""
+
 
 def served_name(folder: Path) -> str:
     """The name a server gives to the model in a folder: it holds the digest of what is in it, so
@@ -52,11 +64,10 @@ class ServedFolder:
             ids = encode(self.tokenizer, request)
             body = {
                 "prompt": ids,
+                **NEUTRAL,
                 **_settings(request, sampling, seed),
-                # What the model's own generation config would set otherwise, said anew:
-                "stop_token_ids": sorted(self.end_ids),
                 "top_k": sampling.top_k or 0,
-                "repetition_penalty": 1.0,
+                "stop_token_ids": sorted(self.end_ids),
                 "return_token_ids": True,
             }
             try:
@@ -81,7 +92,8 @@ class ServedFolder:
         async def ask(post: Post, numbered: tuple[int, tuple[str, str]]) -> tuple[int, Any]:
             number, (context, continuation) = numbered
             ids, tail = split(self.tokenizer, context, continuation)
-            body = {"prompt": ids, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 1}
+            greedy = {"max_tokens": 1, "temperature": 0, "top_p": 1.0, "top_k": 0}
+            body = {"prompt": ids, **NEUTRAL, **greedy, "prompt_logprobs": 1}
             try:
                 reply = await post("/completions", body)
             except Unanswered as why:

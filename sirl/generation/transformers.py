@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from sirl.entropy import entropy
 from sirl.generation import Request, Sampling
@@ -108,7 +108,8 @@ class TransformersGenerator:
     """A `Generator` over one loaded model.
 
     Args:
-        model: In eval mode, on its device.
+        model: In eval mode, on its device. Its generation config is replaced: what a checkpoint
+            asks for there would stand between the logits and our sampling.
         tokenizer: Left-padding, with a chat template.
         batch_tokens: Upper bound of sequences x (prompt + new tokens) in a batch.
         context: Longest prompt and response in tokens; None does not look.
@@ -126,6 +127,12 @@ class TransformersGenerator:
         self.batch_tokens = batch_tokens
         self.context = context
         self.end_ids = end_token_ids(model.generation_config, tokenizer)
+        model.generation_config = GenerationConfig(
+            do_sample=False,
+            use_cache=True,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=sorted(self.end_ids),
+        )
 
     @classmethod
     def load(
@@ -186,10 +193,7 @@ class TransformersGenerator:
             attention_mask=read.attention_mask,
             past_key_values=read.past_key_values,
             max_new_tokens=new,
-            do_sample=False,
             logits_processor=LogitsProcessorList([recorder]),
-            pad_token_id=self.tokenizer.pad_token_id,
-            eos_token_id=sorted(self.end_ids),
         )  # (B, P + T)
         tokens = output[:, read.input_ids.shape[1] :].tolist()  # (B, T)
         entropies = torch.stack(recorder.entropies, dim=1).tolist()  # (B, T)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import os
 import shutil
 import socket
@@ -63,7 +64,10 @@ def environment() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model with heads of 32: vLLM's attention on a CPU has none of 16."""
-    return write_tiny_model(tmp_path_factory.mktemp("vllm-model"), heads=2)
+    folder = write_tiny_model(tmp_path_factory.mktemp("vllm-model"), heads=2)
+    told = {"eos_token_id": 1, "repetition_penalty": 5.0, "do_sample": True, "top_k": 2}
+    (folder / "generation_config.json").write_text(json.dumps(told))  # nobody is to obey it
+    return folder
 
 
 # What holds without vLLM.
@@ -165,7 +169,10 @@ def test_trl_makes_the_engine_and_pushes_the_weights_as_we_take_it() -> None:
     made = inspect.getsource(VLLMGeneration._init_vllm)
     call = made[made.index("self.llm = LLM(") : made.index("self.llm.sleep")]
     assert 'distributed_executor_backend="external_launcher"' in call  # it is in this process
-    for ours in ("dtype", "enforce_eager", "async_scheduling", "logits_processors"):
+    for ours in (
+        *("generation_config", "dtype", "enforce_eager"),
+        *("async_scheduling", "logits_processors"),
+    ):
         assert f"{ours}=" not in call, f"TRL's {ours} would hide ours"
     generate = inspect.getsource(GRPOTrainer._generate)
     assert generate.index("sync_weights()") < generate.index("self.rollout_func(prompts, self)")
@@ -193,6 +200,7 @@ def engine(model: Path, **arguments: Any) -> Any:
     ensure_master_addr_port()
     fixed = {
         "distributed_executor_backend": "external_launcher",
+        "generation_config": "vllm",
         "dtype": "float32",
         "enforce_eager": True,
         "async_scheduling": False,
@@ -322,6 +330,7 @@ def server(model: Path) -> Iterator[str]:
     command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32"]
     command += ["--weight-transfer-config", '{"backend": "nccl"}', "--enforce-eager"]
     command += ["--logprobs-mode", "processed_logprobs", "--max-logprobs", "-1"]
+    command += ["--generation-config", "vllm"]
     process = subprocess.Popen(command, env=os.environ | {"VLLM_SERVER_DEV_MODE": "1"})
     try:
         deadline = time.monotonic() + 200
