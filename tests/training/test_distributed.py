@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,7 @@ from safetensors.torch import load_file
 
 from sirl.config import AnchorParams, GuardParams, TrainParams
 from sirl.errors import TrainingError
-from sirl.records import Completion, Prompt
-from sirl.training.journal import Journal
+from sirl.records import Prompt
 from sirl.training.launched import launch
 from sirl.training.methods import Dpo
 from sirl.training.run import Data, Job
@@ -43,29 +42,15 @@ def job(model: Path, folder: Path, **changes: Any) -> Job:
 
 
 def test_two_processes_equal_one(
-    hesitant: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hesitant: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    replay: Callable[..., None],
 ) -> None:
-    """Both sample the first step, from the same weights. Later ones learn from the same responses:
-    after an update the weights agree but for rounding, and so does a draw, unless it falls there.
-    """
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     seen: list[float] = []
-    sampled: list[Completion] = []
-    keep = Journal.keep
-
-    def kept(self: Journal, completions: Iterable[Completion]) -> None:
-        rows = list(completions)
-        sampled.extend(rows)
-        keep(self, rows)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Journal, "keep", kept)
-        alone = PARAMS.method.train(job(hesitant, tmp_path / "one"))
-    assert len(sampled) == 5 * 8
-    (tmp_path / "both" / "state").mkdir(parents=True)
-    for rank in range(2):
-        journal = Journal(tmp_path / "both" / "state" / f"rollouts-{rank}.jsonl")
-        journal.keep(row for row in sampled if not row.id.startswith("0/"))
+    alone = PARAMS.method.train(job(hesitant, tmp_path / "one"))
+    replay(tmp_path / "both" / "state", processes=2)
     follow = {"on_step": lambda row: seen.append(row["step"])}
     together = launch(job(hesitant, tmp_path / "both", **follow), TWO)
     assert seen == [1, 2, 3, 4, 5]
