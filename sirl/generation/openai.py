@@ -17,10 +17,11 @@ from typing import Any
 from sirl import records
 from sirl.errors import ModelError, ServiceError
 from sirl.generation import Request, Sampling
+from sirl.generation.likelihoods import Encoded, Scorer
 from sirl.generation.server import Post, Server, Unanswered
-from sirl.generation.tokens import encode, split
+from sirl.generation.tokens import encode
 from sirl.models import end_token_ids, load_generation_config, load_tokenizer
-from sirl.records import Completion
+from sirl.records import Completion, read_json
 
 NEUTRAL = {
     "n": 1,
@@ -41,7 +42,7 @@ def served_name(folder: Path) -> str:
     return f"sirl-{records.digest_folder(folder)[:16]}"
 
 
-class ServedFolder:
+class ServedFolder(Scorer):
     """A `Generator` over a model folder that a server has loaded. The server must take token ids
     and, for likelihoods, tell those of the prompt: vLLM does.
 
@@ -52,7 +53,8 @@ class ServedFolder:
 
     def __init__(self, server: Server, folder: Path) -> None:
         self.server = server
-        self.tokenizer: Any = load_tokenizer(folder)
+        self.tokenizer = load_tokenizer(folder)
+        self.context = read_json(folder / "config.json").get("max_position_embeddings")
         self.end_ids = end_token_ids(load_generation_config(folder), self.tokenizer)
 
     def generate(
@@ -81,17 +83,16 @@ class ServedFolder:
 
         return self.server.map(ask, requests)
 
-    def loglikelihoods(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
-        """See `Generator.loglikelihoods`.
+    def scores(self, encoded: Sequence[Encoded]) -> list[tuple[float, bool]]:
+        """See `Scorer.scores`.
 
         Raises:
             ServiceError: The server does not tell the log-probabilities of a prompt.
             ModelError: A text is longer than the context window.
         """
 
-        async def ask(post: Post, numbered: tuple[int, tuple[str, str]]) -> tuple[int, Any]:
-            number, (context, continuation) = numbered
-            ids, tail = split(self.tokenizer, context, continuation)
+        async def ask(post: Post, numbered: tuple[int, Encoded]) -> tuple[int, Any]:
+            number, (ids, tail) = numbered
             greedy = {"max_tokens": 1, "temperature": 0, "top_p": 1.0, "top_k": 0}
             body = {"prompt": ids, **NEUTRAL, **greedy, "prompt_logprobs": 1}
             try:
@@ -107,11 +108,12 @@ class ServedFolder:
                     "Serve the model by vLLM, or set backend: {name: transformers}",
                 )
             told = [place[str(i)] for place, i in zip(places, ids, strict=True) if place]
-            score = sum(token["logprob"] for token in told[-tail:])
-            return number, (score, all(token["rank"] == 1 for token in told[-tail:]))
+            told = told[len(told) - tail :]
+            score = sum(token["logprob"] for token in told)
+            return number, (score, all(token["rank"] == 1 for token in told))
 
-        scored = dict(self.server.map(ask, enumerate(pairs)))
-        return [scored[number] for number in range(len(pairs))]
+        scored = dict(self.server.map(ask, enumerate(encoded)))
+        return [scored[number] for number in range(len(encoded))]
 
 
 class ChatModel:
@@ -149,7 +151,14 @@ class ChatModel:
         Raises:
             ServiceError: Always.
         """
-        raise ServiceError(
+        raise self._no_likelihoods()
+
+    def rolling(self, texts: Sequence[str]) -> list[float]:
+        """Refused, as `loglikelihoods`."""
+        raise self._no_likelihoods()
+
+    def _no_likelihoods(self) -> ServiceError:
+        return ServiceError(
             f"{self.server.model} at {self.server.url} is a chat model: it tells no likelihoods",
             "Use a model folder",
         )

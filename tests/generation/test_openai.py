@@ -70,15 +70,16 @@ def test_likelihoods_are_those_of_transformers(
     served: ServedFolder, local: TransformersGenerator
 ) -> None:
     pairs = [("one plus one is", " two"), ("", "three"), ("a", "b")]
-    (greedy,) = local.generate([Request("g", (Message("user", "a"),))], Sampling(max_new_tokens=1))
-    pairs.append((local.tokenizer.decode(local.encode(Request("g", (Message("user", "a"),)))), ""))
-    pairs[-1] = (pairs[-1][0], greedy.text)
     for (score, best), (other, other_best) in zip(
         served.loglikelihoods(pairs), local.loglikelihoods(pairs), strict=True
     ):
         assert score == pytest.approx(other, abs=1e-4)
         assert best == other_best
-    assert served.loglikelihoods(pairs)[-1][1]
+    (greedy,) = local.generate(REQUESTS[:1], Sampling(max_new_tokens=1))
+    ids = [*local.encode(REQUESTS[0]), *greedy.token_ids]
+    ((_, said),) = served.scores([(ids, 1)])
+    assert said
+    assert served.rolling(["one two"]) == pytest.approx(local.rolling(["one two"]), abs=1e-4)
 
 
 def test_no_setting_is_left_to_the_server(
