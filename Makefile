@@ -3,13 +3,19 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test test-vllm vllm-server lint attack-full bench-train bench-attack bench-profile bench-judges serve lock clean
+.PHONY: run test test-isa test-vllm vllm-server lint attack-full bench-train bench-attack bench-profile bench-judges serve lock clean
 
 run: .venv/.ready  ## from prompts to a promoted checkpoint and a report
 	@$(BIN)/sirl run
 
 test: .venv/.ready  ## every test
 	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile
+
+# `make test` computes by what this processor has; torch, MKL and oneDNN can be held to less.
+test-isa: .venv/.ready  ## what samples and trains, by other instructions: make test-isa ISA=avx2
+	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE \
+		ATEN_CPU_CAPABILITY=$(or $(ISA),default) MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 \
+		$(BIN)/python -m pytest -n 2 --dist loadfile tests/training tests/generation tests/recipes
 
 test-vllm: .venv-vllm/.ready  ## rollouts and answers by vLLM, on a CPU (its environment is of 3 GB)
 	@OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/training tests/generation

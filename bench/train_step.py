@@ -81,10 +81,10 @@ def trainer(job: Any, side: str) -> Any:
         made.reward_funcs = [another_forward(made)]
         return made
     model = policy.load(job.base, params)
-    model.generation_config.min_new_tokens = params.max_new_tokens
     if side in ("bare", "forward", "floor"):
         backend.entropy = lambda p, _: torch.zeros(len(p))  # records nothing
     mirror = Mirror(model, tokenizer, params, job.device)
+    mirror.generator.model.generation_config.min_new_tokens = params.max_new_tokens
     journal = Journal(job.state / "rollouts.jsonl")
     rollouts = Rollouts(mirror, budget.sampling(params), seed=job.seed, journal=journal)
     common |= {"model": model, "args": sirl._trl_config(job)}

@@ -21,6 +21,7 @@ def command(model: Path, arguments: list[str]) -> list[str]:
     return [
         *(sys.executable, "-m", module, "--host", "127.0.0.1"),
         *("--model", str(model), "--served-model-name", name),
+        *("--generation-config", "vllm"),  # the checkpoint's sets no default of a request
         *arguments,
     ]
 

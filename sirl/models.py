@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from sirl.errors import MissingPackageError, ModelError, ServiceError
-from sirl.records import digest_file, digest_json, write_bytes
+from sirl.records import digest_file, digest_json, read_json, write_bytes
 from sirl.spec import Spec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
+
+GENERATION_CONFIG = "generation_config.json"
 
 HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "LICENSE*", "README.md")
 
@@ -159,7 +161,7 @@ def merge_adapter(folder: Path, adapter: Path) -> None:
     from peft import PeftModel
 
     model = PeftModel.from_pretrained(load_model(folder, "float32"), str(adapter))
-    model.merge_and_unload().save_pretrained(folder)
+    save_model(model.merge_and_unload(), folder, folder)
 
 
 def check(folder: Path) -> None:
@@ -187,6 +189,9 @@ def check(folder: Path) -> None:
 def load_model(folder: Path, dtype: Literal["float32", "bfloat16"]) -> PreTrainedModel:
     """Loads a causal language model from safetensors onto the CPU.
 
+    It generates by our settings: its own generation config is left in its file, but for the tokens
+    that end a response.
+
     Raises:
         ModelError: The folder holds no model that transformers can load.
     """
@@ -195,10 +200,25 @@ def load_model(folder: Path, dtype: Literal["float32", "bfloat16"]) -> PreTraine
 
     try:
         return AutoModelForCausalLM.from_pretrained(
-            str(folder), dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True
+            str(folder),
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            local_files_only=True,
+            generation_config=load_generation_config(folder),
         )
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder} cannot be loaded: {error}", "Rebuild it: dvc repro") from error
+
+
+def save_model(model: Any, folder: Path, base: Path) -> None:
+    """Saves a model to a folder, with the generation config of the model that it comes of: it is
+    the publisher's, for those who serve the model; nothing here obeys it."""
+    file = base / GENERATION_CONFIG
+    own = file.read_bytes() if file.exists() else None
+    model.save_pretrained(folder)
+    (folder / GENERATION_CONFIG).unlink(missing_ok=True)
+    if own is not None:
+        (folder / GENERATION_CONFIG).write_bytes(own)
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -223,18 +243,28 @@ def chat_template_digest(folder: Path) -> str:
 
 def end_token_ids(config: Any, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Every token that ends a response: a generation config may name more than the tokenizer."""
-    configured = getattr(config, "eos_token_id", None)
-    listed = configured if isinstance(configured, list) else [configured]
-    return frozenset(token for token in [*listed, tokenizer.eos_token_id] if token is not None)
+    return frozenset(_ids(config.eos_token_id) + _ids(tokenizer.eos_token_id))
 
 
 def load_generation_config(folder: Path) -> Any:
-    """What the model in a folder generates by, without loading the model."""
-    from transformers import AutoConfig, GenerationConfig
+    """A fresh generation config that takes the end tokens, and nothing else, from that of the
+    model in a folder.
 
-    if (folder / "generation_config.json").exists():
-        return GenerationConfig.from_pretrained(str(folder), local_files_only=True)
-    return AutoConfig.from_pretrained(str(folder), local_files_only=True)
+    A checkpoint may ask for penalties, beams, suppressed tokens and much else. Obeyed, they would
+    change the answers and the entropies that are the reward, on one backend and not on the next.
+    """
+    from transformers import GenerationConfig
+
+    told = folder / GENERATION_CONFIG
+    told = told if told.exists() else folder / "config.json"
+    value = read_json(told) if told.exists() else {}
+    return GenerationConfig(eos_token_id=_ids(value.get("eos_token_id")) or None)
+
+
+def _ids(told: Any) -> list[int]:
+    """The token ids among what a config has under a key: one, a list, or something else."""
+    listed = told if isinstance(told, list) else [told]
+    return [token for token in listed if type(token) is int and token >= 0]
 
 
 def resolve_device(name: Literal["auto", "cpu", "cuda"]) -> str:

@@ -52,14 +52,17 @@ def losses(
     """
     chats = [request("", (Message("user", text),)) for text in messages]
     pairs = [(render(target.tokenizer, chat), start) for chat in chats]
+    plain = {"add_special_tokens": False}  # the template has said what comes first
     try:
-        ids = target.tokenizer([a + b for a, b in pairs], add_special_tokens=False)["input_ids"]
+        ids = target.tokenizer([a + b for a, b in pairs], **plain)["input_ids"]
+        heads = target.tokenizer([a for a, _ in pairs], **plain)["input_ids"]
     except TypeError:  # what tokenizers say of a lone surrogate
         raise Unsearchable("the request is not valid Unicode") from None
     _fits(target, max(map(len, ids), default=0))
     meter.count(queries=len(pairs), tokens=sum(map(len, ids)))
-    length = len(target.tokenizer(start, add_special_tokens=False)["input_ids"])
-    return [-value / length for value, _ in target.loglikelihoods(pairs)]
+    length = len(target.tokenizer(start, **plain)["input_ids"])
+    encoded = [(row, max(1, len(row) - len(head))) for row, head in zip(ids, heads, strict=True)]
+    return [-value / length for value, _ in target.scores(encoded)]
 
 
 def printable_tokens(generator: TransformersGenerator) -> list[int]:

@@ -27,9 +27,8 @@ class GeneratorLM(LM):  # type: ignore[misc]
         return self.generator.loglikelihoods([request.args for request in requests])
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
-        """Scores whole texts, each in one window: it must fit the model's context."""
-        pairs = [("", request.args[0]) for request in requests]
-        return [score for score, _ in self.generator.loglikelihoods(pairs)]
+        """Scores whole texts."""
+        return self.generator.rolling([request.args[0] for request in requests])
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """Answers each context up to its first stop text. Requests with equal settings go

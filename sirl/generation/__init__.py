@@ -61,7 +61,11 @@ class Generator(Protocol):
 
     def loglikelihoods(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
         """For (context, continuation) texts: summed log-probability in nats, and whether greedy
-        would say it."""
+        would say it. Of a context that is too long the end is read."""
+        ...
+
+    def rolling(self, texts: Sequence[str]) -> list[float]:
+        """Summed log-probabilities in nats of whole texts, a window at a time."""
         ...
 
 

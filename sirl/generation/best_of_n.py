@@ -86,3 +86,7 @@ class BestOfN:
     def loglikelihoods(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
         """See `Generator.loglikelihoods`: those of the model itself."""
         return self.generator.loglikelihoods(pairs)
+
+    def rolling(self, texts: Sequence[str]) -> list[float]:
+        """See `Generator.rolling`: as `loglikelihoods`."""
+        return self.generator.rolling(texts)

@@ -17,15 +17,28 @@ from typing import Any
 from sirl import records
 from sirl.errors import ModelError, ServiceError
 from sirl.generation import Request, Sampling
+from sirl.generation.likelihoods import Encoded, Scorer
 from sirl.generation.server import WITHHELD, Post, Server, Unanswered
-from sirl.generation.tokens import decode, encode, split, thought_opened
+from sirl.generation.tokens import decode, encode, thought_opened
 from sirl.models import (
     TemplateArguments,
     end_token_ids,
     load_generation_config,
     load_tokenizer,
 )
-from sirl.records import Completion
+from sirl.records import Completion, read_json
+
+NEUTRAL = {
+    "n": 1,
+    "min_p": 0.0,
+    "min_tokens": 0,
+    "ignore_eos": False,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+}
+"""Settings that a server may take from the model's generation config, or its own, where a request
+leaves them open."""
 
 
 def served_name(folder: Path) -> str:
@@ -34,7 +47,7 @@ def served_name(folder: Path) -> str:
     return f"sirl-{records.digest_folder(folder)[:16]}"
 
 
-class ServedFolder:
+class ServedFolder(Scorer):
     """A `Generator` over a model folder that a server has loaded. The server must take token ids
     and, for likelihoods, tell those of the prompt: vLLM does.
 
@@ -45,7 +58,8 @@ class ServedFolder:
 
     def __init__(self, server: Server, folder: Path) -> None:
         self.server = server
-        self.tokenizer: Any = load_tokenizer(folder)
+        self.tokenizer = load_tokenizer(folder)
+        self.context = read_json(folder / "config.json").get("max_position_embeddings")
         self.end_ids = end_token_ids(load_generation_config(folder), self.tokenizer)
 
     def generate(
@@ -57,11 +71,10 @@ class ServedFolder:
             ids = encode(self.tokenizer, request)
             body = {
                 "prompt": ids,
+                **NEUTRAL,
                 **_settings(request, sampling, seed),
-                # What the model's own generation config would set otherwise, said anew:
-                "stop_token_ids": sorted(self.end_ids),
                 "top_k": sampling.top_k or 0,
-                "repetition_penalty": 1.0,
+                "stop_token_ids": sorted(self.end_ids),
                 "return_token_ids": True,
             }
             try:
@@ -76,18 +89,18 @@ class ServedFolder:
 
         return self.server.map(ask, requests)
 
-    def loglikelihoods(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
-        """See `Generator.loglikelihoods`.
+    def scores(self, encoded: Sequence[Encoded]) -> list[tuple[float, bool]]:
+        """See `Scorer.scores`.
 
         Raises:
             ServiceError: The server does not tell the log-probabilities of a prompt.
             ModelError: A text is longer than the context window.
         """
 
-        async def ask(post: Post, numbered: tuple[int, tuple[str, str]]) -> tuple[int, Any]:
-            number, (context, continuation) = numbered
-            ids, tail = split(self.tokenizer, context, continuation)
-            body = {"prompt": ids, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 1}
+        async def ask(post: Post, numbered: tuple[int, Encoded]) -> tuple[int, Any]:
+            number, (ids, tail) = numbered
+            greedy = {"max_tokens": 1, "temperature": 0, "top_p": 1.0, "top_k": 0}
+            body = {"prompt": ids, **NEUTRAL, **greedy, "prompt_logprobs": 1}
             try:
                 reply = await post("/completions", body)
             except Unanswered as why:
@@ -101,11 +114,12 @@ class ServedFolder:
                     "Serve the model by vLLM, or set backend: {name: transformers}",
                 )
             told = [place[str(i)] for place, i in zip(places, ids, strict=True) if place]
-            score = sum(token["logprob"] for token in told[-tail:])
-            return number, (score, all(token["rank"] == 1 for token in told[-tail:]))
+            told = told[len(told) - tail :]
+            score = sum(token["logprob"] for token in told)
+            return number, (score, all(token["rank"] == 1 for token in told))
 
-        scored = dict(self.server.map(ask, enumerate(pairs)))
-        return [scored[number] for number in range(len(pairs))]
+        scored = dict(self.server.map(ask, enumerate(encoded)))
+        return [scored[number] for number in range(len(encoded))]
 
 
 class ChatModel:
@@ -148,7 +162,14 @@ class ChatModel:
         Raises:
             ServiceError: Always.
         """
-        raise ServiceError(
+        raise self._no_likelihoods()
+
+    def rolling(self, texts: Sequence[str]) -> list[float]:
+        """Refused, as `loglikelihoods`."""
+        raise self._no_likelihoods()
+
+    def _no_likelihoods(self) -> ServiceError:
+        return ServiceError(
             f"{self.server.model} at {self.server.url} is a chat model: it tells no likelihoods",
             "Use a model folder",
         )

@@ -46,13 +46,3 @@ def encode(tokenizer: Any, request: Request) -> list[int]:
     """Token ids of the chat as `render` has it."""
     ids: list[int] = tokenizer(render(tokenizer, request), add_special_tokens=False)["input_ids"]
     return ids
-
-
-def split(tokenizer: Any, context: str, continuation: str) -> tuple[list[int], int]:
-    """Ids of the joined text, and how many of them at the end belong to the continuation."""
-    joined: list[int] = tokenizer(context + continuation, add_special_tokens=False)["input_ids"]
-    head = len(tokenizer(context, add_special_tokens=False)["input_ids"])
-    if head == 0:  # something must come first to predict from
-        first = tokenizer.bos_token_id
-        return [tokenizer.eos_token_id if first is None else first, *joined], len(joined)
-    return joined, max(1, len(joined) - head)

@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from sirl.entropy import entropy
+from sirl.errors import ModelError
 from sirl.generation import Request, Sampling
+from sirl.generation.likelihoods import Encoded, Scorer
 from sirl.generation.prefill import prefill
-from sirl.generation.tokens import decode, encode, split, thought_opened
+from sirl.generation.tokens import decode, encode, thought_opened
 from sirl.models import end_token_ids, load_model, load_tokenizer
 from sirl.records import Completion
 
@@ -104,11 +106,12 @@ def _too_long(request: Request, length: int, room: int) -> Completion:
     return Completion(request.id, "", (), (), "error", length, note=note)
 
 
-class TransformersGenerator:
+class TransformersGenerator(Scorer):
     """A `Generator` over one loaded model.
 
     Args:
-        model: In eval mode, on its device.
+        model: In eval mode, on its device. Its generation config is replaced: what a checkpoint
+            asks for there would stand between the logits and our sampling.
         tokenizer: Left-padding, with a chat template.
         batch_tokens: Upper bound of sequences x (prompt + new tokens) in a batch.
         context: Longest prompt and response in tokens; None does not look.
@@ -126,6 +129,12 @@ class TransformersGenerator:
         self.batch_tokens = batch_tokens
         self.context = context
         self.end_ids = end_token_ids(model.generation_config, tokenizer)
+        model.generation_config = GenerationConfig(
+            do_sample=False,
+            use_cache=True,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=sorted(self.end_ids),
+        )
 
     @classmethod
     def load(
@@ -186,10 +195,7 @@ class TransformersGenerator:
             attention_mask=read.attention_mask,
             past_key_values=read.past_key_values,
             max_new_tokens=new,
-            do_sample=False,
             logits_processor=LogitsProcessorList([recorder]),
-            pad_token_id=self.tokenizer.pad_token_id,
-            eos_token_id=sorted(self.end_ids),
         )  # (B, P + T)
         tokens = output[:, read.input_ids.shape[1] :].tolist()  # (B, T)
         entropies = torch.stack(recorder.entropies, dim=1).tolist()  # (B, T)
@@ -223,12 +229,21 @@ class TransformersGenerator:
         )
 
     @torch.no_grad()
-    def loglikelihoods(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
-        """See `Generator.loglikelihoods`. Context and continuation are plain text, tokenised
-        together."""
-        encoded = [split(self.tokenizer, *pair) for pair in pairs]
-        order = sorted(range(len(pairs)), key=lambda index: -len(encoded[index][0]))
-        results: list[tuple[float, bool]] = [(0.0, True)] * len(pairs)
+    def scores(self, encoded: Sequence[Encoded]) -> list[tuple[float, bool]]:
+        """See `Scorer.scores`. Of ids that are too many the last are read, as in lm-eval.
+
+        Raises:
+            ModelError: What is to be scored is longer than the context window.
+        """
+        window = self.context or sys.maxsize - 1
+        longest = max((tail for _, tail in encoded), default=0)
+        if longest > window:
+            raise ModelError(
+                f"a text of {longest} tokens cannot be scored: the context window is of {window}"
+            )
+        encoded = [(ids[-window - 1 :], tail) for ids, tail in encoded]
+        order = sorted(range(len(encoded)), key=lambda index: -len(encoded[index][0]))
+        results: list[tuple[float, bool]] = [(0.0, True)] * len(encoded)
         start = 0
         while start < len(order):
             size = max(1, min(MAX_BATCH, self.batch_tokens // len(encoded[order[start]][0])))
@@ -239,19 +254,19 @@ class TransformersGenerator:
             start += size
         return results
 
-    def _score_batch(self, batch: Sequence[tuple[list[int], int]]) -> list[tuple[float, bool]]:
+    def _score_batch(self, batch: Sequence[Encoded]) -> list[tuple[float, bool]]:
         inputs = self.tokenizer.pad(
-            {"input_ids": [ids for ids, _ in batch]}, return_tensors="pt", padding_side="left"
+            {"input_ids": [ids[:-1] for ids, _ in batch]}, return_tensors="pt", padding_side="left"
         ).to(self.model.device)  # (B, L)
         longest = max(tail for _, tail in batch)
         position_ids = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)  # (B, L)
         logits = self.model(
-            **inputs, position_ids=position_ids, logits_to_keep=longest + 1
-        ).logits  # (B, longest + 1, V)
+            **inputs, position_ids=position_ids, logits_to_keep=longest
+        ).logits  # (B, longest, V)
         results = []
         for row, (ids, tail) in enumerate(batch):
-            target = torch.tensor(ids[-tail:], device=logits.device)  # (tail,)
-            log_p = logits[row, -tail - 1 : -1].float().log_softmax(-1)  # (tail, V)
+            target = torch.tensor(ids[len(ids) - tail :], device=logits.device)  # (tail,)
+            log_p = logits[row, longest - tail :].float().log_softmax(-1)  # (tail, V)
             chosen = log_p.gather(1, target.unsqueeze(1)).sum()
             results.append((float(chosen), bool((log_p.argmax(-1) == target).all())))
         return results

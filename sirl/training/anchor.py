@@ -15,10 +15,15 @@ import torch
 
 from sirl.generation import Generator, Request, Sampling
 from sirl.records import Message, Prompt
+from sirl.training.scoring import positions
 
 ROWS = 8
 """Rows in one sequence: attention grows with the square of its length, and a matrix product needs
 some length to be fast."""
+
+APART = 1e-6
+"""Nats by which a log-probability may differ: between equal shapes in float32 hardly at all. Too
+small a bound costs time and nothing else."""
 
 
 @dataclass(frozen=True)
@@ -49,51 +54,89 @@ def answer(prompts: Sequence[Prompt], base: Any, max_new_tokens: int) -> list[An
 
 
 @dataclass(frozen=True)
-class Packed:
-    """Rows one after another in a single sequence, so that none is padded to the longest.
+class Batch:
+    """Rows laid out for one forward pass.
 
     Attributes:
-        input_ids: (1, S).
-        position_ids: (1, S), from 0 in each row: by that transformers keeps the rows apart.
-        predicting: (N,) places in S whose logits predict the N answer tokens.
+        inputs: Arguments of the model, each of R rows and S columns; it makes logits at K columns.
+        predicting: Which of those R x K logits predict the N answer tokens, in their order.
         lengths: (B,) tokens of each answer, N in all.
     """
 
-    input_ids: torch.Tensor
-    position_ids: torch.Tensor
-    predicting: torch.Tensor
+    inputs: dict[str, Any]
+    predicting: torch.Tensor | slice
     lengths: torch.Tensor
 
 
-def pack(rows: Sequence[AnchorRow], device: torch.device) -> Packed:
-    """The rows as one sequence."""
+def pack(rows: Sequence[AnchorRow], device: torch.device) -> Batch:
+    """The rows one after another in a single sequence, so that none is padded to the longest.
+    Positions start from 0 in each: by that transformers keeps the rows of most models apart."""
     ids: list[int] = []
-    positions: list[int] = []
+    places: list[int] = []
     predicting: list[int] = []
     for row in rows:
         whole = (*row.prompt_ids, *row.answer_ids)
         first = len(ids) + len(row.prompt_ids) - 1  # token t + 1 is predicted at t
         predicting += range(first, first + len(row.answer_ids))
-        positions += range(len(whole))
+        places += range(len(whole))
         ids += whole
-    lengths = [len(row.answer_ids) for row in rows]
-    return Packed(
-        torch.tensor([ids], device=device),
-        torch.tensor([positions], device=device),
-        torch.tensor(predicting, device=device),
-        torch.tensor(lengths, device=device),
-    )
+    inputs = {
+        "input_ids": torch.tensor([ids], device=device),  # (1, S)
+        "position_ids": torch.tensor([places], device=device),
+        "logits_to_keep": torch.tensor(predicting, device=device),  # (N,)
+    }
+    return Batch(inputs, slice(None), _lengths(rows, device))
 
 
-def predicting_logits(model: Any, batch: Packed) -> torch.Tensor:
+def pad(rows: Sequence[AnchorRow], device: torch.device) -> Batch:
+    """The rows padded on the left, for models whose rows a single sequence does not keep apart."""
+    wholes = [(*row.prompt_ids, *row.answer_ids) for row in rows]
+    longest = max(map(len, wholes))
+    kept = max(len(row.answer_ids) for row in rows) + 1  # token t + 1 is predicted at t
+    gaps = [longest - len(whole) for whole in wholes]
+    mask = torch.tensor([[0] * gap + [1] * (longest - gap) for gap in gaps], device=device)
+    ids = [[0] * gap + list(whole) for gap, whole in zip(gaps, wholes, strict=True)]
+    inputs = {
+        "input_ids": torch.tensor(ids, device=device),  # (B, L)
+        "attention_mask": mask,
+        "position_ids": positions(mask),
+        "logits_to_keep": kept,
+    }
+    predicting = [
+        index * kept + column
+        for index, row in enumerate(rows)
+        for column in range(kept - 1 - len(row.answer_ids), kept - 1)
+    ]
+    return Batch(inputs, torch.tensor(predicting, device=device), _lengths(rows, device))
+
+
+def _lengths(rows: Sequence[AnchorRow], device: torch.device) -> torch.Tensor:
+    return torch.tensor([len(row.answer_ids) for row in rows], device=device)
+
+
+@torch.no_grad()
+def packable(model: Any, rows: Sequence[AnchorRow]) -> bool:
+    """Whether a model reads packed rows as it reads each alone: whether a row stays the same when
+    other words stand before it. Some models have masks, convolutions or recurrences that positions
+    do not cut."""
+    training = model.training
+    model.eval()
+    before, row = rows[0], rows[-1]
+    filler = before.prompt_ids[:1]
+    other = AnchorRow(filler * len(before.prompt_ids), filler * len(before.answer_ids))
+    device = next(model.parameters()).device
+    one, two = (
+        predicting_logits(model, pack([first, row], device))[-len(row.answer_ids) :]
+        for first in (before, other)
+    )  # (n, V) each
+    model.train(training)
+    return float((one.log_softmax(-1) - two.log_softmax(-1)).abs().max()) < APART
+
+
+def predicting_logits(model: Any, batch: Batch) -> torch.Tensor:
     """Logits (N, V) at the positions that predict the answer tokens."""
-    logits: torch.Tensor = model(
-        input_ids=batch.input_ids,
-        position_ids=batch.position_ids,
-        logits_to_keep=batch.predicting,
-        use_cache=False,
-    ).logits  # (1, N, V)
-    return logits[0]
+    logits: torch.Tensor = model(**batch.inputs, use_cache=False).logits  # (R, K, V)
+    return logits.flatten(0, 1)[batch.predicting]
 
 
 def divergence(

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from sirl.models import load_model, load_tokenizer
+from sirl.models import load_model, load_tokenizer, save_model
 from sirl.training import checkpoints
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def write(checkpoint: Path | None, base: Path, out: Path, params: TrainParams) -
             from peft import PeftModel
 
             merged = PeftModel.from_pretrained(load_model(base, "float32"), str(checkpoint))
-            merged.merge_and_unload().save_pretrained(partial)
+            save_model(merged.merge_and_unload(), partial, base)
             load_tokenizer(base).save_pretrained(partial)
 
 

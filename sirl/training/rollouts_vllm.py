@@ -163,6 +163,7 @@ class EngineRollouts(Rollouts):
         os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
         engine = functools.partial(
             LLM,
+            generation_config="vllm",  # the checkpoint's sets no default
             dtype=model.dtype,
             enforce_eager=on_cpu,
             async_scheduling=False,  # a row's list of tokens is then what was sampled

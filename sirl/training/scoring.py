@@ -48,6 +48,12 @@ def score(
     return chosen.masked_fill(padding, 0.0), entropies
 
 
+def positions(mask: torch.Tensor) -> torch.Tensor:
+    """Places (B, L) in their row of tokens, given 1 where there is one: padding on the left takes
+    none. Models that learned a vector for each place do not see that by themselves."""
+    return (mask.cumsum(-1) - 1).clamp(min=0)
+
+
 def _each_prompt(
     model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, length: int
 ) -> torch.Tensor:
@@ -55,6 +61,7 @@ def _each_prompt(
     logits: torch.Tensor = model(
         input_ids=input_ids,
         attention_mask=attention_mask,
+        position_ids=positions(attention_mask),
         logits_to_keep=length + 1,  # token t + 1 is predicted at t
         use_cache=False,
     ).logits
@@ -69,12 +76,19 @@ def _prompts_once(
     heads = torch.cat([input_ids[:, :-length], attention_mask[:, :-length]], 1)  # (B, 2P)
     heads, row = torch.unique(heads, dim=0, return_inverse=True)  # (U, 2P), (B,)
     prompts, mask = heads.chunk(2, dim=1)  # (U, P) each
-    read = model(input_ids=prompts, attention_mask=mask, logits_to_keep=1, use_cache=True)
+    read = model(
+        input_ids=prompts,
+        attention_mask=mask,
+        position_ids=positions(mask),
+        logits_to_keep=1,
+        use_cache=True,
+    )
     cache = read.past_key_values
     cache.reorder_cache(row)
     rest = model(
         input_ids=input_ids[:, -length:],
         attention_mask=attention_mask,
+        position_ids=positions(attention_mask)[:, -length:],
         past_key_values=cache,
         use_cache=True,
     ).logits  # (B, T, V)

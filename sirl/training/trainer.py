@@ -3,6 +3,7 @@ log-probabilities. Rollouts that know no entropy are told it. Nothing else is ov
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -17,6 +18,8 @@ from sirl.training.rollouts import Rollouts
 
 if TYPE_CHECKING:
     from sirl.config import AnchorParams
+
+log = logging.getLogger(__name__)
 
 
 class SirlTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -41,6 +44,10 @@ class SirlTrainer(GRPOTrainer):  # type: ignore[misc]
         self.rollouts = rollouts
         self.anchor_params = anchor_params
         self.anchor_rows = anchor_rows
+        self.lay_out = anchor.pack
+        if anchor_rows and not anchor.packable(self.model, anchor_rows):
+            log.info("this model sees other rows of a packed sequence: the anchor's are padded")
+            self.lay_out = anchor.pad
 
     def compute_loss(
         self,
@@ -149,7 +156,7 @@ class SirlTrainer(GRPOTrainer):  # type: ignore[misc]
         self, model: torch.nn.Module, rows: Sequence[anchor.AnchorRow], params: AnchorParams
     ) -> torch.Tensor:
         """KL(reference || policy) summed over rows; of none, a row is read at no weight."""
-        batch = anchor.pack(rows or self.anchor_rows[:1], self.accelerator.device)
+        batch = self.lay_out(rows or self.anchor_rows[:1], self.accelerator.device)
         with torch.no_grad(), self._as_reference() as reference, self.accelerator.autocast():
             target = anchor.predicting_logits(reference, batch) / params.temperature  # (N, V)
         with self.accelerator.autocast():

@@ -16,9 +16,10 @@ from sirl.generation.transformers import TransformersGenerator
 
 
 class OpenAIServer:
-    """Answers greedily, as vLLM words it.
+    """Answers as vLLM does, in its words and by its settings.
 
     Attributes:
+        defaults: Settings of a request that does not say them, as a generation config has them.
         troubles: Replies to give first, one a POST: a status, headers and a body; None hangs.
         changes: Laid over each reply to a POST.
         most: Requests that were under way together at most.
@@ -31,6 +32,7 @@ class OpenAIServer:
         self.model = model
         self.troubles: list[tuple[int, dict[str, str], Any] | None] = []
         self.changes: dict[str, Any] = {}
+        self.defaults: dict[str, Any] = {}
         self.hangs = False
         self.most = self.now = 0
         self.paths: Counter[str] = Counter()
@@ -65,7 +67,7 @@ class OpenAIServer:
         self.bodies.append(body)
         chat = request.path.endswith("/chat/completions")
         prompt = self._templated(body) if chat else body["prompt"]
-        choice, usage = self._answer(prompt, body)
+        choice, usage = self._answer(prompt, {**self.defaults, **body})
         if chat:
             choice["message"] = {"role": "assistant", "content": choice.pop("text")}
         return web.json_response(
@@ -86,8 +88,18 @@ class OpenAIServer:
         self, prompt: list[int], body: dict[str, Any]
     ) -> tuple[dict[str, Any], dict[str, int]]:
         generator = self.generator
+        settings: dict[str, Any] = {"do_sample": False}
+        if body.get("temperature", 1.0) > 0:
+            shape = {name: body[name] for name in ("temperature", "top_p", "min_p") if name in body}
+            settings = {"do_sample": True, "top_k": body.get("top_k", 0), **shape}
+        torch.manual_seed(body.get("seed", 0))
         output = generator.model.generate(  # type: ignore[operator]
-            torch.tensor([prompt]), max_new_tokens=body["max_tokens"], do_sample=False
+            torch.tensor([prompt]),
+            max_new_tokens=body["max_tokens"],
+            min_new_tokens=body.get("min_tokens", 0),
+            repetition_penalty=body.get("repetition_penalty", 1.0),
+            eos_token_id=body.get("stop_token_ids", sorted(generator.end_ids)),
+            **settings,
         )
         ids = output[0, len(prompt) :].tolist()
         choice = {

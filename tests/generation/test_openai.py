@@ -70,15 +70,40 @@ def test_likelihoods_are_those_of_transformers(
     served: ServedFolder, local: TransformersGenerator
 ) -> None:
     pairs = [("one plus one is", " two"), ("", "three"), ("a", "b")]
-    (greedy,) = local.generate([Request("g", (Message("user", "a"),))], Sampling(max_new_tokens=1))
-    pairs.append((local.tokenizer.decode(local.encode(Request("g", (Message("user", "a"),)))), ""))
-    pairs[-1] = (pairs[-1][0], greedy.text)
     for (score, best), (other, other_best) in zip(
         served.loglikelihoods(pairs), local.loglikelihoods(pairs), strict=True
     ):
         assert score == pytest.approx(other, abs=1e-4)
         assert best == other_best
-    assert served.loglikelihoods(pairs)[-1][1]
+    (greedy,) = local.generate(REQUESTS[:1], Sampling(max_new_tokens=1))
+    ids = [*local.encode(REQUESTS[0]), *greedy.token_ids]
+    ((_, said),) = served.scores([(ids, 1)])
+    assert said
+    assert served.rolling(["one two"]) == pytest.approx(local.rolling(["one two"]), abs=1e-4)
+
+
+def test_no_setting_is_left_to_the_server(
+    served: ServedFolder, there: OpenAIServer, local: TransformersGenerator
+) -> None:
+    there.defaults = {
+        **{"max_tokens": 2, "min_tokens": 6, "stop_token_ids": [5], "ignore_eos": True, "n": 2},
+        **{"temperature": 0.7, "top_p": 0.5, "top_k": 3, "min_p": 0.4, "seed": 7},
+        **{"repetition_penalty": 5.0, "presence_penalty": 1.0, "frequency_penalty": 1.0},
+    }
+    greedy = {done.id: done.token_ids for done in local.generate(REQUESTS, SAMPLING)}
+    for changes in (
+        {},
+        {"temperature": 1.0, "top_k": 1},
+        {"temperature": 1.0, "top_p": 1e-6},
+        {"temperature": 1e-4},
+    ):
+        sampling = SAMPLING.model_copy(update=changes)
+        assert {c.id: c.token_ids for c in served.generate(REQUESTS, sampling)} == greedy
+    hot = SAMPLING.model_copy(update={"temperature": 1.0})
+    assert {c.id: c.token_ids for c in served.generate(REQUESTS, hot)} != greedy
+    served.loglikelihoods([("one", " two")])
+    said = [there.defaults.keys() - body.keys() for body in there.bodies]
+    assert said == [set()] * 5 * len(REQUESTS) + [{"seed", "stop_token_ids"}]
 
 
 def test_every_request_has_its_own_seed(served: ServedFolder, there: OpenAIServer) -> None:

@@ -121,7 +121,7 @@ def test_prefill_is_where_the_answer_starts(generator: TransformersGenerator) ->
 
 
 def test_loglikelihood_by_hand(generator: TransformersGenerator) -> None:
-    pairs = [("the cat ", "sat"), ("a much longer context here: ", "x"), ("", "ab")]
+    pairs = [("the cat", " sat"), ("a much longer context here:", "x"), ("", "ab")]
     together = generator.loglikelihoods(pairs)
     for (context, continuation), (value, _) in zip(pairs, together, strict=True):
         ids = generator.tokenizer(context + continuation)["input_ids"]

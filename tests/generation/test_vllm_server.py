@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -33,7 +34,10 @@ REQUESTS = [
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # vLLM's kernels for a CPU want heads of 32 or more.
-    return write_tiny_model(tmp_path_factory.mktemp("served"), heads=2)
+    model = write_tiny_model(tmp_path_factory.mktemp("served"), heads=2)
+    told = {"eos_token_id": 1, "repetition_penalty": 5.0, "do_sample": True, "top_k": 2}
+    (model / "generation_config.json").write_text(json.dumps(told))  # nobody is to obey it
+    return model
 
 
 @pytest.fixture(scope="module")

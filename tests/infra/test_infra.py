@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from infra import vllm_server
+
 ROOT = Path(__file__).parents[2]
 INFRA = ROOT / "infra"
 COMPOSE = yaml.safe_load((INFRA / "compose.yaml").read_text())
@@ -175,3 +177,10 @@ def test_accelerate_takes_its_configs(name: str, machines: int, processes: int, 
 def test_all_accelerate_configs_are_tested() -> None:
     names = {path.stem for path in (INFRA / "accelerate").iterdir()}
     assert names == {"cpu", "cpu2", "gpu1", "gpu8-fsdp", "multinode-fsdp"}
+
+
+def test_the_vllm_server_takes_no_default_from_a_checkpoint(tiny_model: Path) -> None:
+    words = vllm_server.command(tiny_model, ["--port", "8001"])
+    assert words[words.index("--generation-config") + 1] == "vllm"
+    assert words[words.index("--model") + 1] == str(tiny_model)
+    assert words[-2:] == ["--port", "8001"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from sirl.models import load_tokenizer
+from sirl.records import Completion
+from sirl.training.journal import Journal
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +40,29 @@ def hesitant(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     model.save_pretrained(folder)
     load_tokenizer(tiny_model).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def replay(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Gives what was sampled so far to a run that is to come, by the state folder of that run.
+
+    Two runs that should be equal have, after an update, weights that agree but for rounding. So do
+    their draws, unless one falls there, and which one does is up to the processor. So the second
+    run samples its first step, from the same weights, and learns from the first run's responses.
+    """
+    sampled: list[Completion] = []
+    keep = Journal.keep
+
+    def kept(self: Journal, completions: Iterable[Completion]) -> None:
+        rows = list(completions)
+        sampled.extend(rows)
+        keep(self, rows)
+
+    def into(state: Path, processes: int = 1) -> None:
+        later = [row for row in sampled if not row.id.startswith("0/")]
+        assert later
+        for rank in range(processes):
+            keep(Journal(state / f"rollouts-{rank}.jsonl"), later)
+
+    monkeypatch.setattr(Journal, "keep", kept)
+    return into

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
 from sirl.generation.transformers import TransformersGenerator
 from sirl.models import load_model
 from sirl.records import Prompt
-from sirl.training import anchor
+from sirl.training import anchor, scoring
 from sirl.training.anchor import AnchorRow
 
 
@@ -36,9 +37,10 @@ def test_divergence_of_equals_is_zero_with_zero_gradient() -> None:
 def test_packed_rows_follow_each_other_and_know_their_answers() -> None:
     rows = [AnchorRow((5, 6), (7,)), AnchorRow((8,), (9, 10, 11))]
     batch = anchor.pack(rows, torch.device("cpu"))
-    assert batch.input_ids.tolist() == [[5, 6, 7, 8, 9, 10, 11]]
-    assert batch.position_ids.tolist() == [[0, 1, 2, 0, 1, 2, 3]]
-    assert batch.predicting.tolist() == [1, 3, 4, 5]  # the token before each of 7, 9, 10, 11
+    assert batch.inputs["input_ids"].tolist() == [[5, 6, 7, 8, 9, 10, 11]]
+    assert batch.inputs["position_ids"].tolist() == [[0, 1, 2, 0, 1, 2, 3]]
+    # The token before each of 7, 9, 10, 11.
+    assert batch.inputs["logits_to_keep"].tolist() == [1, 3, 4, 5]
     assert batch.lengths.tolist() == [1, 3]
 
 
@@ -67,3 +69,108 @@ def test_predicting_logits_are_those_before_each_answer_token(tiny_model: Path) 
         logits = anchor.predicting_logits(generator.model, batch)
     # Greedy answers: the likeliest token at each predicting position is the answer's.
     assert logits.argmax(-1).tolist() == [token for row in rows for token in row.answer_ids]
+
+
+SIZE: dict[str, Any] = {
+    **{"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4},
+    **{"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1},
+}
+GROUPED = {
+    **SIZE,
+    **{"intermediate_size": 64, "num_key_value_heads": 2, "max_position_embeddings": 128},
+}
+EXPERTS = {"head_dim": 8, "num_experts_per_tok": 1}
+LINEAR = {
+    **{"num_experts": 2, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16},
+    **{"linear_num_key_heads": 2, "linear_num_value_heads": 4},
+    **{"linear_key_head_dim": 8, "linear_value_head_dim": 8},
+}
+FAMILIES: dict[str, tuple[bool, dict[str, Any]]] = {
+    "Llama": (True, GROUPED),
+    "Qwen2": (True, GROUPED),
+    "Mistral": (True, {**GROUPED, "sliding_window": 4}),
+    "GPT2": (True, {**SIZE, "n_positions": 128}),
+    "GPTNeoX": (True, {**SIZE, "intermediate_size": 64}),
+    "GptOss": (False, {**GROUPED, **EXPERTS, "num_local_experts": 2}),
+    "OPT": (False, {**SIZE, "ffn_dim": 64, "word_embed_proj_dim": 32}),
+    "Falcon": (False, SIZE),
+    "Bloom": (False, SIZE),
+    "Lfm2": (False, {**GROUPED, "layer_types": ["conv", "full_attention"]}),
+    "Qwen3Next": (
+        False,
+        {**GROUPED, **EXPERTS, **LINEAR, "layer_types": ["linear_attention", "full_attention"]},
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> tuple[bool, Any]:
+    packable, size = FAMILIES[request.param]
+    config = getattr(transformers, f"{request.param}Config")(**size)
+    torch.manual_seed(0)
+    return packable, transformers.AutoModelForCausalLM.from_config(config).eval()
+
+
+ROWS = [
+    AnchorRow(tuple(range(2, 7)), (7, 8, 9)),
+    AnchorRow(tuple(range(20, 40)), (41, 9)),
+    AnchorRow((11, 12), (13, 14, 15, 16)),
+]
+
+
+@torch.no_grad()
+def one_by_one(model: Any) -> torch.Tensor:
+    """Log-probabilities (N, V) that predict the answers, each row read alone."""
+    logits = [
+        model(torch.tensor([row.prompt_ids + row.answer_ids])).logits[
+            0, len(row.prompt_ids) - 1 : -1
+        ]
+        for row in ROWS
+    ]
+    return torch.cat(logits).log_softmax(-1)
+
+
+def test_a_model_whose_packed_rows_see_each_other_is_told(family: tuple[bool, Any]) -> None:
+    packable, model = family
+    assert anchor.packable(model.train(), ROWS) == packable
+    assert model.training
+    model.eval()
+    with torch.no_grad():
+        packed = anchor.predicting_logits(model, anchor.pack(ROWS, torch.device("cpu")))
+    apart = float((packed.log_softmax(-1) - one_by_one(model)).abs().max())
+    assert (apart < 2e-6) == packable
+
+
+def test_padded_rows_are_read_as_alone(family: tuple[bool, Any]) -> None:
+    _, model = family
+    batch = anchor.pad(ROWS, torch.device("cpu"))
+    with torch.no_grad():
+        padded = anchor.predicting_logits(model, batch).log_softmax(-1)
+    torch.testing.assert_close(padded, one_by_one(model), atol=1e-5, rtol=1e-4)
+    assert batch.lengths.tolist() == [3, 2, 4]
+
+
+@pytest.mark.parametrize("share_prompts", [False, True])
+def test_padded_prompts_are_scored_as_alone(family: tuple[bool, Any], share_prompts: bool) -> None:
+    _, model = family
+    width = max(len(row.prompt_ids) for row in ROWS)
+    length = max(len(row.answer_ids) for row in ROWS)
+    ids, mask = [], []
+    for row in ROWS:
+        gaps = width - len(row.prompt_ids), length - len(row.answer_ids)
+        ids.append([1] * gaps[0] + [*row.prompt_ids, *row.answer_ids] + [1] * gaps[1])
+        mask.append([0] * gaps[0] + [1] * (width + length - sum(gaps)) + [0] * gaps[1])
+    with torch.no_grad():
+        logps, _ = scoring.score(
+            model,
+            torch.tensor(ids),
+            torch.tensor(mask),
+            length,
+            temperature=1.0,
+            with_entropy=False,
+            share_prompts=share_prompts,
+        )
+    told = [logps[index, : len(row.answer_ids)] for index, row in enumerate(ROWS)]
+    answers = torch.tensor([token for row in ROWS for token in row.answer_ids])
+    alone = one_by_one(model).gather(1, answers.unsqueeze(1)).squeeze(1)
+    torch.testing.assert_close(torch.cat(told), alone, atol=1e-5, rtol=1e-4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,15 @@ def job(model: Path, folder: Path, **changes: Any) -> Job:
 
 
 def test_two_processes_equal_one(
-    hesitant: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hesitant: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    replay: Callable[..., None],
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     seen: list[float] = []
     alone = PARAMS.method.train(job(hesitant, tmp_path / "one"))
+    replay(tmp_path / "both" / "state", processes=2)
     follow = {"on_step": lambda row: seen.append(row["step"])}
     together = launch(job(hesitant, tmp_path / "both", **follow), TWO)
     assert seen == [1, 2, 3, 4, 5]

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,10 @@ def environment() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model with heads of 32: vLLM's attention on a CPU has none of 16."""
-    return write_tiny_model(tmp_path_factory.mktemp("vllm-model"), heads=2)
+    folder = write_tiny_model(tmp_path_factory.mktemp("vllm-model"), heads=2)
+    told = {"eos_token_id": 1, "repetition_penalty": 5.0, "do_sample": True, "top_k": 2}
+    (folder / "generation_config.json").write_text(json.dumps(told))  # nobody is to obey it
+    return folder
 
 
 # What holds without vLLM.
@@ -149,11 +153,16 @@ def test_the_corrections_pass_tells_the_entropy_and_there_is_no_other_pass(
 
 
 def test_the_correction_changes_nothing_where_sampler_and_policy_agree(
-    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    replay: Callable[..., None],
 ) -> None:
     monkeypatch.setattr(Unmeasured, "truth", {}, raising=False)
-    recorded, _ = run(tiny_model, tmp_path / "recorded")
-    measured = standing_in(tiny_model, tmp_path / "measured", Unmeasured)
+    # In groups of four no two rewards are so near that rounding decides an advantage.
+    recorded, _ = run(tiny_model, tmp_path / "recorded", group=4)
+    replay(tmp_path / "measured" / "state")
+    measured = standing_in(tiny_model, tmp_path / "measured", Unmeasured, group=4)
     assert [s.text for s in measured.samples] == [s.text for s in recorded.samples]
     for one, two in zip(recorded.steps, measured.steps, strict=True):
         assert two["reward"] == pytest.approx(one["reward"], abs=1e-3)
@@ -165,7 +174,10 @@ def test_trl_makes_the_engine_and_pushes_the_weights_as_we_take_it() -> None:
     made = inspect.getsource(VLLMGeneration._init_vllm)
     call = made[made.index("self.llm = LLM(") : made.index("self.llm.sleep")]
     assert 'distributed_executor_backend="external_launcher"' in call  # it is in this process
-    for ours in ("dtype", "enforce_eager", "async_scheduling", "logits_processors"):
+    for ours in (
+        *("generation_config", "dtype", "enforce_eager"),
+        *("async_scheduling", "logits_processors"),
+    ):
         assert f"{ours}=" not in call, f"TRL's {ours} would hide ours"
     generate = inspect.getsource(GRPOTrainer._generate)
     assert generate.index("sync_weights()") < generate.index("self.rollout_func(prompts, self)")
@@ -193,6 +205,7 @@ def engine(model: Path, **arguments: Any) -> Any:
     ensure_master_addr_port()
     fixed = {
         "distributed_executor_backend": "external_launcher",
+        "generation_config": "vllm",
         "dtype": "float32",
         "enforce_eager": True,
         "async_scheduling": False,
@@ -281,8 +294,9 @@ def test_pushed_weights_are_those_sampled_from_the_tied_head_included(model: Pat
 def test_training_by_vllm_is_training_by_transformers(
     lora: LoraParams | None, model: Path, tmp_path: Path
 ) -> None:
-    one, _ = run(model, tmp_path / "transformers", lora=lora)
-    two, out = run(model, tmp_path / "vllm", lora=lora, rollouts=COLOCATED)
+    # In groups of four no two rewards are so near that rounding decides an advantage.
+    one, _ = run(model, tmp_path / "transformers", lora=lora, group=4)
+    two, out = run(model, tmp_path / "vllm", lora=lora, group=4, rollouts=COLOCATED)
     assert [s.text for s in two.samples] == [s.text for s in one.samples]
     for left, right in zip(one.steps, two.steps, strict=True):
         for name in ("entropy", "reward", "kl", "anchor_kl"):
@@ -322,6 +336,7 @@ def server(model: Path) -> Iterator[str]:
     command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32"]
     command += ["--weight-transfer-config", '{"backend": "nccl"}', "--enforce-eager"]
     command += ["--logprobs-mode", "processed_logprobs", "--max-logprobs", "-1"]
+    command += ["--generation-config", "vllm"]
     process = subprocess.Popen(command, env=os.environ | {"VLLM_SERVER_DEV_MODE": "1"})
     try:
         deadline = time.monotonic() + 200

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -168,9 +169,12 @@ def test_disk_use_is_bounded(tiny_model: Path, tmp_path: Path) -> None:
     assert kept == ["checkpoint-5", "checkpoint-6", "samples.jsonl", "steps.jsonl"]
 
 
-def test_accumulation_equals_one_batch(tiny_model: Path, tmp_path: Path) -> None:
+def test_accumulation_equals_one_batch(
+    tiny_model: Path, tmp_path: Path, replay: Callable[..., None]
+) -> None:
     # In groups of four no two rewards are so near that rounding decides an advantage.
     whole, _ = run(tiny_model, tmp_path / "1", group=4, micro_batch=8)
+    replay(tmp_path / "2" / "state")
     parts, _ = run(tiny_model, tmp_path / "2", group=4, micro_batch=2)
     for one, two in zip(whole.steps, parts.steps, strict=True):
         assert one["entropy"] == pytest.approx(two["entropy"], rel=1e-4)  # of 5.5 nats
