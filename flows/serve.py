@@ -68,11 +68,12 @@ def serve(root: Path, prefect_port: int, mlflow_port: int) -> None:
     pages = ["mlflow", "server", "--host", HOST, "--port", str(mlflow_port), "--workers", "1"]
     pages += ["--allowed-hosts", ",".join(f"{name}:{mlflow_port}" for name in NAMES)]
     pages += ["--cors-allowed-origins", ",".join(origins(mlflow_port))]
-    pages += ["--backend-store-uri", environment["MLFLOW_TRACKING_URI"]]
+    # Not as an argument: it may hold a password, and arguments are everybody's to read.
+    tracking = {"MLFLOW_BACKEND_STORE_URI": environment["MLFLOW_TRACKING_URI"]}
     worker = ["prefect", "worker", "start", "--pool", "sirl", "--type", "process", "--limit", "1"]
     with (
         child("prefect-server", server, root, environment) as prefect,
-        child("mlflow", pages, root, environment) as mlflow,
+        child("mlflow", pages, root, environment | tracking) as mlflow,
     ):
         await_up(f"{api}/health", prefect, root)
         await_up(f"http://{HOST}:{mlflow_port}/health", mlflow, root)
