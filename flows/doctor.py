@@ -9,10 +9,10 @@ import socket
 import subprocess
 import sys
 import tomllib
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,6 +23,7 @@ from sirl.capability import sandbox
 from sirl.config import Params
 from sirl.errors import SirlError
 from sirl.layout import Layout
+from tasks.tracking import shown
 
 TIMEOUT_SECONDS = 5
 
@@ -165,18 +166,19 @@ def remote(name: str, url: str, project: Path, environment: Mapping[str, str]) -
     """Whether a DVC remote answers. A local one is made by the first `dvc push`."""
     what = f"dvc remote {name}"
     if "://" not in url:
-        return Finding(what, url, needed=False)
+        return Finding(what, shown(url), needed=False)
     done = _run([sys.executable, "-m", "dvc", "ls-url", f"remote://{name}"], project, environment)
     mend = f"Check its address and keys: dvc remote modify {name}" if done.returncode else ""
-    return Finding(what, url, mend, needed=False)
+    return Finding(what, shown(url), mend, needed=False)
 
 
 def tracking(uri: str) -> Finding:
     """Whether the tracking server answers; a database file is made by the first run."""
     if not uri.startswith("http"):
-        return Finding("tracking", uri)
+        return Finding("tracking", shown(uri))
     mend = "Start it, or unset MLFLOW_TRACKING_URI for the project's own database"
-    return Finding("tracking", uri, "" if answers(f"{uri.rstrip('/')}/health") else mend)
+    up = answers(f"{shown(uri).rstrip('/')}/health")
+    return Finding("tracking", shown(uri), "" if up else mend)
 
 
 def store(environment: Mapping[str, str], params: Params) -> Iterator[Finding]:
@@ -184,7 +186,7 @@ def store(environment: Mapping[str, str], params: Params) -> Iterator[Finding]:
     for variable in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "MLFLOW_S3_ENDPOINT_URL"):
         if url := environment.get(variable):
             mend = "" if listens(url) else f"Start it, or correct {variable}"
-            yield Finding(variable, url, mend, needed=params.promote.publish is not None)
+            yield Finding(variable, shown(url), mend, needed=params.promote.publish is not None)
 
 
 def prefect(project: Path, environment: Mapping[str, str]) -> Finding:
@@ -195,8 +197,8 @@ def prefect(project: Path, environment: Mapping[str, str]) -> Finding:
         url = tomllib.loads(toml.read_text(encoding="utf-8"))["api"]["url"]
     if not url:
         return Finding("prefect", "no address set", needed=False)
-    mend = "" if answers(f"{url.rstrip('/')}/health") else "make serve"
-    return Finding("prefect", url, mend, needed=False)
+    mend = "" if answers(f"{shown(url).rstrip('/')}/health") else "make serve"
+    return Finding("prefect", shown(url), mend, needed=False)
 
 
 def answers(url: str) -> bool:
@@ -204,18 +206,18 @@ def answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as reply:
             return bool(reply.status == 200)
-    except (urllib.error.URLError, OSError, ValueError):
+    except (HTTPException, OSError, ValueError):
         return False
 
 
 def listens(url: str) -> bool:
     """Whether anything listens at a URL's host and port."""
-    parts = urlsplit(url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
+    parts = urlsplit(shown(url))
     try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
         with socket.create_connection((parts.hostname or "", port), timeout=TIMEOUT_SECONDS):
             return True
-    except OSError:
+    except (OSError, ValueError):
         return False
 
 

@@ -1,20 +1,27 @@
 """Prefect's server and a worker, and MLflow's pages, on this machine: `python -m flows.serve`.
 
 All they keep lies under .sirl/. Ctrl-C ends them all, with whatever run is going on.
+
+A deployment may hold a shell command, and the worker runs it: so Prefect answers only to the
+password that lies in .sirl/prefect/profiles.toml, and to no page but its own. MLflow refuses pages
+and host names that are not its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from flows import project
 from flows.doctor import answers
@@ -22,6 +29,8 @@ from sirl.errors import ServiceError, SirlError
 from sirl.layout import Layout
 
 HOST = "127.0.0.1"
+NAMES = (HOST, "localhost")
+AUTH = "PREFECT_API_AUTH_STRING"
 START_SECONDS = 120
 STOP_SECONDS = 30
 
@@ -54,20 +63,24 @@ def serve(root: Path, prefect_port: int, mlflow_port: int) -> None:
         require_free(port, option)
     api = f"http://{HOST}:{prefect_port}/api"
     environment = settings(root, api)
+    os.environ[AUTH] = environment[AUTH]
     server = ["prefect", "server", "start", "--host", HOST, "--port", str(prefect_port)]
     pages = ["mlflow", "server", "--host", HOST, "--port", str(mlflow_port), "--workers", "1"]
-    pages += ["--backend-store-uri", environment["MLFLOW_TRACKING_URI"]]
+    pages += ["--allowed-hosts", ",".join(f"{name}:{mlflow_port}" for name in NAMES)]
+    pages += ["--cors-allowed-origins", ",".join(origins(mlflow_port))]
+    # Not as an argument: it may hold a password, and arguments are everybody's to read.
+    tracking = {"MLFLOW_BACKEND_STORE_URI": environment["MLFLOW_TRACKING_URI"]}
     worker = ["prefect", "worker", "start", "--pool", "sirl", "--type", "process", "--limit", "1"]
     with (
         child("prefect-server", server, root, environment) as prefect,
-        child("mlflow", pages, root, environment) as mlflow,
+        child("mlflow", pages, root, environment | tracking) as mlflow,
     ):
         await_up(f"{api}/health", prefect, root)
         await_up(f"http://{HOST}:{mlflow_port}/health", mlflow, root)
         prepare(api)
         deploy(root, environment)
         with child("prefect-worker", worker, root, environment) as working:
-            sys.stdout.write(greeting(prefect_port, mlflow_port))
+            sys.stdout.write(greeting(root, prefect_port, mlflow_port))
             sys.stdout.flush()
             watch([prefect, mlflow, working], root)
 
@@ -80,11 +93,33 @@ def settings(root: Path, api: str) -> dict[str, str]:
         root,
         PREFECT_HOME=str(home),
         PREFECT_API_URL=api,
+        PREFECT_API_AUTH_STRING=(password := auth(home / "profiles.toml")),
+        PREFECT_SERVER_API_AUTH_STRING=password,
+        PREFECT_SERVER_CORS_ALLOWED_ORIGINS=",".join(origins(urlsplit(api).port)),
+        PREFECT_SERVER_CSRF_PROTECTION_ENABLED="true",
         PREFECT_SERVER_ANALYTICS_ENABLED="false",
         DO_NOT_TRACK="1",
         MLFLOW_DISABLE_TELEMETRY="true",
         MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false",  # seven processes that nothing here uses
     )
+
+
+def origins(port: int | None) -> list[str]:
+    """The pages of a server of ours: whoever opens one by either name."""
+    return [f"http://{name}:{port}" for name in NAMES]
+
+
+def auth(profiles: Path) -> str:
+    """User and password of Prefect's API, made up once a machine.
+
+    They lie in a profile of Prefect's, which its commands read and only this user can.
+    """
+    if not profiles.exists():
+        made = f'active = "sirl"\n\n[profiles.sirl]\n{AUTH} = "sirl:{secrets.token_urlsafe(32)}"\n'
+        with os.fdopen(os.open(profiles, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(made)
+    profiles.chmod(0o600)
+    return str(tomllib.loads(profiles.read_text(encoding="utf-8"))["profiles"]["sirl"][AUTH])
 
 
 def require_free(port: int, option: str) -> None:
@@ -198,8 +233,9 @@ def deploy(root: Path, environment: Mapping[str, str]) -> None:
         raise ServiceError("the deployments of prefect.yaml were refused", f"See {log}")
 
 
-def greeting(prefect_port: int, mlflow_port: int) -> str:
+def greeting(root: Path, prefect_port: int, mlflow_port: int) -> str:
     """Where everything is, and what to type."""
+    profiles = Layout(root).local / "prefect" / "profiles.toml"
     return (
         f"Prefect  http://{HOST}:{prefect_port}\n"
         f"MLflow   http://{HOST}:{mlflow_port}\n"
@@ -207,6 +243,8 @@ def greeting(prefect_port: int, mlflow_port: int) -> str:
         "    prefect deployment run sirl/full\n"
         "From another folder, or with another port, first:\n"
         f"    export PREFECT_API_URL=http://{HOST}:{prefect_port}/api\n"
+        f"    export PREFECT_PROFILES_PATH={profiles}\n"
+        f"\nPrefect's page asks for {AUTH}: it is in that file.\n"
         "\nCtrl-C stops everything.\n"
     )
 

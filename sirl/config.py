@@ -30,7 +30,7 @@ from sirl.generation.assistant import AssistantSpec
 from sirl.judges import JudgeSpec, RefusalJudge
 from sirl.models import ModelSpec, TemplateArguments
 from sirl.prompts import SourceSpec
-from sirl.spec import Change, Seed, Share, Spec
+from sirl.spec import SECRET, Change, Seed, Share, Spec, Url
 from sirl.training.backends import RolloutSpec, TransformersRollouts, VllmServerRollouts
 from sirl.training.methods import MethodSpec, Sirl
 
@@ -256,7 +256,7 @@ class ReportParams(Spec):
 class PromoteParams(Spec):
     """Where a promoted checkpoint goes beyond the registry."""
 
-    publish: str | None = None
+    publish: Url | None = None
     """`s3://bucket/prefix` for the checkpoint under its digest; endpoint and keys come from the
     environment."""
 
@@ -343,7 +343,7 @@ def _replaced(node: Any, path: list[str], value: Any, setting: str) -> Any:
     if isinstance(node, list) and head.isdigit() and int(head) < len(node):
         child = _replaced(node[int(head)], rest, value, setting) if rest else value
         return [child if index == int(head) else item for index, item in enumerate(node)]
-    raise ConfigError(f"override {setting!r}: {head!r} is not a key here")
+    raise ConfigError(f"override {setting.partition('=')[0]!r}: {head!r} is not a key here")
 
 
 def validate(values: Mapping[str, Any], *, where: str) -> Params:
@@ -404,7 +404,9 @@ def _one_line(error: ValidationError, where: str) -> tuple[str, str]:
             f"{where}: {key}: unknown name {context.get('tag')!r}",
             f"Choose from: {context.get('expected_tags')}",
         )
-    return f"{where}: {key}: {first['msg']} (got {first['input']!r:.80})", ""
+    value = first["input"]
+    silent = first["type"] == SECRET or isinstance(value, Mapping | list | tuple)
+    return f"{where}: {key}: {first['msg']}{'' if silent else f' (got {value!r:.80})'}", ""
 
 
 def _fields_at(location: Sequence[str]) -> list[str]:

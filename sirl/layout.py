@@ -72,6 +72,10 @@ class Layout:
         """`Transcript` rows (JSONL)."""
         return self.artifacts / "attack" / role / "transcripts.jsonl"
 
+    def attacked(self, role: ModelRole) -> Path:
+        """Which model answered, and what all transcripts together cost (JSON, a DVC metric)."""
+        return self.artifacts / "attack" / role / "summary.json"
+
     def verdicts(self, role: ModelRole) -> Path:
         """`Verdict` rows (JSONL)."""
         return self.artifacts / "judge" / role / "verdicts.jsonl"

@@ -1,4 +1,5 @@
-"""Which files an artifact was made of: artifacts of different runs are not read together."""
+"""Which files and models an artifact was made of: artifacts of different runs are not read
+together."""
 
 from __future__ import annotations
 
@@ -32,3 +33,27 @@ def check(root: Path, made: Path, of: Mapping[str, str]) -> None:
                 f"artifacts of different runs: {made} was not made of {path} as it is now",
                 "Bring all up to date: dvc repro",
             )
+
+
+def one_model(said: Mapping[Path, object]) -> str:
+    """The digest of the one model that all these artifacts are about.
+
+    Args:
+        said: Each artifact, with the digest that it names.
+
+    Raises:
+        DataError: One is about another model, or names none.
+    """
+    (first, digest), *others = said.items()
+    for made, other in others:
+        if other != digest or not isinstance(other, str):
+            raise DataError(
+                f"artifacts of different models: {made} is about {_short(other)}, "
+                f"{first} about {_short(digest)}",
+                "Bring all up to date: dvc repro",
+            )
+    return str(digest)
+
+
+def _short(digest: object) -> str:
+    return digest[:12] if isinstance(digest, str) else "none that it names"

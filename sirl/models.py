@@ -15,7 +15,7 @@ from pydantic import Field
 
 from sirl.errors import MissingPackageError, ModelError, ServiceError
 from sirl.records import digest_file, digest_json, read_json, write_bytes
-from sirl.spec import Spec
+from sirl.spec import Spec, Url
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -115,7 +115,7 @@ class S3Model(Spec):
     tasks.storage."""
 
     name: Literal["s3"] = "s3"
-    uri: str
+    uri: Url
     digest: str
 
 

@@ -373,9 +373,15 @@ def digest_file(path: Path) -> str:
 def digest_folder(path: Path) -> str:
     """SHA-256 over the relative names and digests of every file below a folder, in sorted order,
     hex."""
+    files = sorted(p for p in path.rglob("*") if p.is_file())
+    return digest_of({f.relative_to(path).as_posix(): digest_file(f) for f in files})
+
+
+def digest_of(files: Mapping[str, str]) -> str:
+    """The digest of a folder out of those of its files, by relative name."""
     total = hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file()):
-        total.update(f"{file.relative_to(path).as_posix()}\0{digest_file(file)}\n".encode())
+    for name, digest in sorted(files.items(), key=lambda item: Path(item[0])):
+        total.update(f"{name}\0{digest}\n".encode())
     return total.hexdigest()
 
 

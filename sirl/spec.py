@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Change = Annotated[float, Field(ge=-1, le=1)]
@@ -13,13 +15,45 @@ Change = Annotated[float, Field(ge=-1, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """What every random generator takes."""
 
+SECRET = "secret"
+"""The type of a complaint about a value that may be a secret: the value is not repeated."""
+
+
+def _plain_url(url: str) -> str:
+    if re.fullmatch(r"[a-z0-9+]+://[^\s@?#]+", url):
+        return url
+    raise PydanticCustomError(
+        SECRET,
+        "a URL is scheme://address/path here, without user, password or query: what params.yaml "
+        "holds is in every record of a run",
+    )
+
+
+def _variable_name(name: str) -> str:
+    if re.fullmatch(r"[A-Z][A-Z0-9]{0,15}(_[A-Z0-9]{1,15})*", name):
+        return name
+    raise PydanticCustomError(
+        SECRET, "not the NAME of an environment variable; the key itself belongs into that variable"
+    )
+
+
+Url = Annotated[str, AfterValidator(_plain_url)]
+"""Where something is. It is recorded and shown, so it may hold no secret."""
+
+VariableName = Annotated[str, AfterValidator(_variable_name)]
+"""The name of an environment variable that holds a secret."""
+
 
 class Spec(BaseModel):
     """A frozen value out of params.yaml. Variants carry a literal `name` and join in a
     discriminated union. Numbers are finite, and `yes` is none."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False
+        frozen=True,
+        extra="forbid",
+        protected_namespaces=(),
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
     )
 
     @model_validator(mode="before")

@@ -59,6 +59,7 @@ def run(stage: Stage) -> None:
             log.info("attack@%s: %s, %.0f s; %d of %d", role, name, ran.seconds, done, total)
         totals = _write(layout.transcripts(role), store.rows(addresses))
         shutil.rmtree(store.folder)
+    records.write_json(layout.attacked(role), {"model": digest, **totals})
     spent = {f"seconds/{attack}": value for attack, value in seconds.items()}
     stage.tracker.metrics({**totals, **spent})
 

@@ -47,7 +47,7 @@ def run(stage: Stage) -> None:
         records.write(layout.capability_items(role), items)
         shutil.rmtree(store.folder)
     scores = summary.summarise(benchmarks, items)
-    records.write_json(layout.capability(role), scores)
+    records.write_json(layout.capability(role), {**scores, "model": digest})
     stage.tracker.metrics({k: v["score"] for k, v in scores["benchmarks"].items()})
 
 

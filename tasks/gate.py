@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 from sirl import gate, lineage, records
+from sirl.config import GateParams
 from sirl.errors import DataError
 from sirl.layout import ROLES, Layout, ModelRole
 from sirl.records import CapabilityItem, Verdict
@@ -19,6 +21,24 @@ log = logging.getLogger(__name__)
 def run(stage: Stage) -> None:
     """Reads what was measured on both models and writes the decision."""
     layout = stage.layout
+    decision = conclude(layout, stage.params.gate)
+    for check in decision["checks"]:
+        word = "pass" if check["passed"] else "FAIL"
+        log.info("%s %s: %s", word, check["name"], check["explanation"])
+    log.info("gate: %s", "passed" if decision["passed"] else "not passed")
+    records.write_json(layout.decision, decision)
+    stage.tracker.metrics({f"gate/{c['name']}": float(c["passed"]) for c in decision["checks"]})
+    stage.tracker.metrics({"gate/passed": float(decision["passed"])})
+    stage.tracker.artifact(layout.decision)
+
+
+def conclude(layout: Layout, params: GateParams) -> dict[str, Any]:
+    """The decision that follows from what lies there: what it rests on is part of it.
+
+    Raises:
+        DataError: The artifacts are of different runs, models or judges.
+    """
+    models = {role: _model(layout, role) for role in ROLES}
     judges = [records.read_json(layout.judged(role))["judge"] for role in ROLES]
     if len(set(judges)) > 1:
         raise DataError(
@@ -26,16 +46,29 @@ def run(stage: Stage) -> None:
             "Bring both up to date: dvc repro",
         )
     base, trained = (_evidence(layout, role, judges[0]) for role in ROLES)
-    decision = gate.decide(base, trained, stage.params.gate)
-    for check in decision.checks:
-        log.info("%s %s: %s", "pass" if check.passed else "FAIL", check.name, check.explanation)
-    log.info("gate: %s", "passed" if decision.passed else "not passed")
+    decision = gate.decide(base, trained, params)
     read = [f(role) for f in (layout.verdicts, layout.capability_items) for role in ROLES]
-    made_of = {"inputs": lineage.stamp(layout.root, read)}
-    records.write_json(layout.decision, _rounded(dataclasses.asdict(decision)) | made_of)
-    stage.tracker.metrics({f"gate/{c.name}": float(c.passed) for c in decision.checks})
-    stage.tracker.metrics({"gate/passed": float(decision.passed)})
-    stage.tracker.artifact(layout.decision)
+    rests_on = {"models": models, "inputs": lineage.stamp(layout.root, read)}
+    return {**_rounded(dataclasses.asdict(decision)), **rests_on}
+
+
+def _model(layout: Layout, role: ModelRole) -> str:
+    """The digest of the model of this role, about which all that was measured must be."""
+    judged = records.read_json(layout.judged(role))
+    lineage.check(layout.root, layout.judged(role), judged["inputs"])
+    made = records.read_json(layout.train_summary)
+    measured = {path: records.read_json(path) for path in _measured(layout, role)}
+    return lineage.one_model(
+        {
+            layout.train_summary: made.get("models", {}).get(role),
+            layout.judged(role): judged["target"]["model"],
+            **{path: found.get("model") for path, found in measured.items()},
+        }
+    )
+
+
+def _measured(layout: Layout, role: ModelRole) -> list[Path]:
+    return [f(role) for f in (layout.attacked, layout.profile, layout.capability)]
 
 
 def _evidence(layout: Layout, role: ModelRole, judge: str) -> gate.Evidence:

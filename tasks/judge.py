@@ -36,6 +36,9 @@ def run(stage: Stage) -> None:
     chosen = params.judge.judges
     evaluation.distinct("judge.judges", [judge.name for judge in chosen])
     path = layout.transcripts(role)
+    answered = {layout.attacked(role): records.read_json(layout.attacked(role))["model"]}
+    answered[layout.model(role)] = records.digest_folder(layout.model(role))
+    target = lineage.one_model(answered)
     verdicts = sorted(_verdicts(stage, path), key=lambda verdict: verdict.id)
     records.write(layout.verdicts(role), verdicts)
     summary = evaluation.summarise(
@@ -48,7 +51,7 @@ def run(stage: Stage) -> None:
         "judges": [_named(judge, layout) for judge in chosen],
         "agreement": judging.agreement(verdicts, [judge.name for judge in chosen]),
         "target": {
-            "model": records.digest_folder(layout.model(role)),
+            "model": target,
             "chat_template": chat_template_digest(layout.model(role)),
         },
         "inputs": lineage.stamp(layout.root, [path, layout.verdicts(role)]),

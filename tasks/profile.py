@@ -54,7 +54,7 @@ def run(stage: Stage) -> None:
             store.put(profiling.address(part, context), rows)
         records.write(layout.responses(role), store.rows(addresses))
         shutil.rmtree(store.folder)
-    _summarise(stage, params.profile.samples)
+    _summarise(stage, params.profile.samples, digest)
 
 
 def _entropic(stage: Stage) -> Params:
@@ -101,11 +101,12 @@ class _Work:
         return run
 
 
-def _summarise(stage: Stage, samples: int) -> None:
+def _summarise(stage: Stage, samples: int, digest: str) -> None:
     layout, role = stage.layout, stage.role
     summary = profiling.summarise(records.read(layout.responses(role), ProfiledResponse))
     ready = readiness.assess(summary, samples)
-    records.write_json(layout.profile(role), {**summary, "readiness": asdict(ready)})
+    made = {"model": digest, "readiness": asdict(ready)}
+    records.write_json(layout.profile(role), summary | made)
     log.info("profile@%s: %s: %s", role, ready.verdict, "; ".join(ready.reasons))
     together = summary["together"]
     numbers = ("gap_nats", "auroc", "cohens_d")

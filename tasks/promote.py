@@ -4,25 +4,37 @@ A version of registered model `sirl-<name>` is one checkpoint, known by its dige
 it is: `candidate` the newest trained, `champion` the promoted, `previous` the champion before. The
 gate's decision is written to the version when it is registered, so that a later promotion rests on
 evidence about this very checkpoint. Everything here may be repeated without effect.
+
+MLflow moves one alias at a time and locks nothing. So who becomes champion is first written down as
+one tag of the registered model, and never changed; the aliases `champion` and `previous` are only
+what follows from all those tags together (`_Registry.settle`). Whoever is killed in between, and
+whoever comes at the same time from any machine, leaves tags from which the next one makes the same
+aliases.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 from sirl import records
 from sirl.config import Params
-from sirl.errors import DataError, SirlError
+from sirl.errors import DataError, ServiceError, SirlError
 from sirl.layout import Layout
-from tasks import storage, tracking
+from tasks import gate, storage, tracking
 from tasks.stage import Stage, main
 
 if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking import MlflowClient
 
 log = logging.getLogger(__name__)
@@ -30,13 +42,14 @@ log = logging.getLogger(__name__)
 CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous"
 ALIASES = (CANDIDATE, CHAMPION, PREVIOUS)
 CHECKPOINT = "checkpoint"
+CROWNED = "champion."
+"""How the tags begin that say who became champion: `champion.<number>.<of whom>`."""
 
 
 def run(stage: Stage) -> None:
     """The pipeline's last step. A failed gate is a result, not an error."""
-    require_fresh(stage.layout)
-    version = register(stage)
-    decision = records.read_json(stage.layout.decision)
+    decision = require_evidence(stage)
+    version = register(stage, decision)
     if decision["passed"]:
         log.info("%s", promote(stage.params, stage.layout, version=version))
         return
@@ -44,30 +57,59 @@ def run(stage: Stage) -> None:
     log.warning("version %s stays a candidate: %s", version, " ".join(failed))
 
 
+def require_evidence(stage: Stage) -> dict[str, Any]:
+    """The gate's decision, once it is sure that it follows from the artifacts that lie there.
+
+    Raises:
+        DataError: It does not, or DVC finds a stage that is not up to date.
+    """
+    layout = stage.layout
+    require_fresh(layout)
+    decision: dict[str, Any] = gate.conclude(layout, stage.params.gate)
+    if records.read_json(layout.decision) != decision:
+        raise DataError(
+            f"{layout.decision} is not what the gate decides on these artifacts",
+            "Decide again: dvc repro --single-item --force gate, then dvc repro",
+        )
+    return decision
+
+
 def require_fresh(layout: Layout) -> None:
-    """Refuses a decision that was taken on another checkpoint than the one that is here.
+    """Refuses artifacts that are not those of one run of the graph, every byte read.
 
     Raises:
         DataError: DVC finds a stage that is not up to date.
     """
     command = [sys.executable, "-m", "dvc", "status", "--quiet", "--with-deps", "report"]
-    if subprocess.run(command, cwd=layout.root, capture_output=True).returncode:
+    with TemporaryDirectory() as empty:  # where DVC remembers digests by size and time of a file
+        environment = {**os.environ, "DVC_SITE_CACHE_DIR": empty}
+        done = subprocess.run(command, cwd=layout.root, env=environment, capture_output=True)
+    if done.returncode:
         raise DataError(
             "model, gate and report are not of one run, so there is nothing to promote",
             "Bring them up to date: dvc repro (what is amiss: dvc status)",
         )
 
 
-def register(stage: Stage) -> str:
+def register(stage: Stage, decision: Mapping[str, Any] | None = None) -> str:
     """Makes the trained model a version with alias `candidate`. Returns the version.
 
+    Args:
+        stage: The running stage.
+        decision: The gate's; what is written down if None.
+
     Raises:
-        DataError: There is no decision of the gate yet.
-        ServiceError: The tracking server refuses.
+        DataError: There is no decision of the gate yet, or it was taken on other weights.
+        ServiceError: The tracking server refuses, or holds other bytes than were sent.
     """
     layout = stage.layout
-    decision = records.read_json(layout.decision)
+    decision = decision or records.read_json(layout.decision)
     digest = records.digest_folder(layout.model("trained"))
+    if decision.get("models", {}).get("trained", digest) != digest:
+        raise DataError(
+            f"{layout.model('trained')} is not the model that the gate decided on",
+            "Bring both up to date: dvc repro (what is amiss: dvc status)",
+        )
     facts = {
         "digest": digest,
         "gate.passed": str(decision["passed"]).lower(),
@@ -94,46 +136,49 @@ def promote(params: Params, layout: Layout, *, version: str | None = None) -> st
         One line: what is now what.
 
     Raises:
-        SirlError: There is no such version, or its gate did not pass.
+        SirlError: There is no such version, its gate did not pass, or its copy is not what was
+            judged.
     """
     with _registry(params, layout) as registry:
         version = version or registry.aliases().get(CANDIDATE)
         if version is None:
             raise SirlError(f"{registry.name} has no candidate", "Train one first: sirl run")
-        tags = registry.tags(version)
-        if tags.get("gate.passed") != "true":
-            raise SirlError(
-                f"version {version} of {registry.name} did not pass its gate",
-                "See why: sirl report. Train again; the gate is not widened to pass",
-            )
-    if params.promote.publish:  # before any alias moves: a champion can always be fetched
-        _publish(params.promote.publish, layout, version, tags["digest"])
+        digest = registry.require_passed(version)
+    uri = params.promote.publish
+    if uri:  # before any alias moves: a champion can always be fetched
+        _publish(uri, layout, version, digest)
     with _registry(params, layout) as registry:
-        if params.promote.publish:
-            registry.tag(version, "published", f"{params.promote.publish}/{tags['digest']}")
-        champion = registry.aliases().get(CHAMPION)
-        if champion != version:
-            if champion is not None:
-                registry.point(PREVIOUS, champion)
-            registry.point(CHAMPION, version)
+        if uri:
+            registry.tag(version, "published", f"{uri}/{digest}")
+        reigns = registry.reigns()
+        if not reigns or reigns[-1].version != version:
+            registry.require_intact(version)
+            registry.require_passed(version)  # publishing takes its time
+            registry.crown(Reign(version, digest))
+        registry.settle()
         return registry.line()
 
 
 def rollback(params: Params, layout: Layout) -> str:
-    """Swaps `champion` and `previous`. Returns one line: what is now what.
+    """Makes the champion before champion again. Returns one line: what is now what.
+
+    Done twice it is done once, whoever does it: the way forward is to promote by version.
 
     Raises:
-        SirlError: There is nothing to go back to.
+        SirlError: There is nothing to go back to, or its copy is not what was judged.
     """
     with _registry(params, layout) as registry:
-        aliases = registry.aliases()
-        if not {CHAMPION, PREVIOUS} <= aliases.keys():
-            raise SirlError(
-                f"{registry.name} has no previous champion to go back to",
-                "There is one from the second promotion on",
-            )
-        registry.point(CHAMPION, aliases[PREVIOUS])
-        registry.point(PREVIOUS, aliases[CHAMPION])
+        reigns = registry.reigns()
+        if not reigns or not reigns[-1].rolled_back:
+            before = previous(reigns)
+            if before is None:
+                raise SirlError(
+                    f"{registry.name} has no previous champion to go back to",
+                    "There is one from the second promotion on",
+                )
+            registry.require_intact(before.version)
+            registry.crown(replace(before, rolled_back=True))
+        registry.settle()
         return registry.line()
 
 
@@ -143,8 +188,23 @@ def status(params: Params, layout: Layout) -> str:
         return registry.line()
 
 
+@dataclass(frozen=True)
+class Reign:
+    """One time that a version became champion."""
+
+    version: str
+    digest: str
+    rolled_back: bool = False
+
+
+def previous(reigns: Sequence[Reign]) -> Reign | None:
+    """The champion before the last: that is one of other weights."""
+    others = [reign for reign in reigns if reign.digest != reigns[-1].digest]
+    return others[-1] if others else None
+
+
 class _Registry:
-    """One registered model and its aliases."""
+    """One registered model, its versions, champions and aliases."""
 
     def __init__(self, client: MlflowClient, name: str) -> None:
         self.client = client
@@ -161,16 +221,92 @@ class _Registry:
     def tag(self, version: str, key: str, value: str) -> None:
         self.client.set_model_version_tag(self.name, version, key, value)
 
-    def tags(self, version: str) -> dict[str, str]:
-        for known in self.client.search_model_versions(f"name = '{self.name}'"):
-            if str(known.version) == version:
-                return dict(known.tags)
+    def versions(self) -> dict[str, ModelVersion]:
+        """Every version, oldest first."""
+        found = self.client.search_model_versions(f"name = '{self.name}'")
+        return {str(v.version): v for v in sorted(found, key=lambda v: int(v.version))}
+
+    def version(self, version: str) -> ModelVersion:
+        if known := self.versions().get(version):
+            return known
         raise SirlError(f"{self.name} has no version {version}", "Look at them: sirl status")
 
     def version_of(self, digest: str) -> str | None:
-        """The version that is this checkpoint."""
-        query = f"name = '{self.name}' and tags.digest = '{digest}'"
-        return next((str(v.version) for v in self.client.search_model_versions(query)), None)
+        """The version that is this checkpoint, the oldest if there are several."""
+        same = (v for v, known in self.versions().items() if known.tags.get("digest") == digest)
+        return next(same, None)
+
+    def require_passed(self, version: str) -> str:
+        """The digest of a version whose gate passed.
+
+        Raises:
+            SirlError: It did not, or there is no such version.
+        """
+        tags = self.version(version).tags
+        if tags.get("gate.passed") == "true" and "digest" in tags:
+            return str(tags["digest"])
+        raise SirlError(
+            f"version {version} of {self.name} did not pass its gate",
+            "See why: sirl report. Train again; the gate is not widened to pass",
+        )
+
+    def require_intact(self, version: str) -> None:
+        """Reads the copy of a version back.
+
+        Raises:
+            DataError: It is not the checkpoint of the version's digest.
+        """
+        known = self.version(version)
+        if self.stored(known.run_id or "") != known.tags.get("digest"):
+            raise DataError(
+                f"the copy of version {version} of {self.name} is not what was judged",
+                "Delete the version in MLflow and register the checkpoint anew: sirl run",
+            )
+
+    def stored(self, run_id: str) -> str:
+        """Digest of the checkpoint that a run logged, of the bytes that the store gives back."""
+        found, folders = {}, [CHECKPOINT]
+        with TemporaryDirectory() as scratch:
+            while folders:
+                for file in self.client.list_artifacts(run_id, folders.pop()):
+                    if file.is_dir:
+                        folders.append(file.path)
+                        continue
+                    path = Path(self.client.download_artifacts(run_id, file.path, scratch))
+                    found[file.path.removeprefix(f"{CHECKPOINT}/")] = records.digest_file(path)
+                    path.unlink()
+        return records.digest_of(found)
+
+    def reigns(self) -> list[Reign]:
+        """Every time that a version became champion, in order; versions since deleted left out."""
+        known = self.versions()
+        said = (value.split() for _, value in self._crownings())
+        reigns = [Reign(version, digest, bool(rest)) for version, digest, *rest in said]
+        return [reign for reign in reigns if reign.version in known]
+
+    def crown(self, reign: Reign) -> None:
+        """Writes down who becomes champion. Of two at once both stand, in an order that all see."""
+        number = max((int(key.split(".")[1]) for key, _ in self._crownings()), default=0) + 1
+        words = [reign.version, reign.digest, *(["rollback"] if reign.rolled_back else [])]
+        key = f"{CROWNED}{number:06}.{uuid.uuid4().hex[:8]}"
+        self.client.set_registered_model_tag(self.name, key, " ".join(words))
+
+    def settle(self) -> None:
+        """Brings the aliases to what is written down, until nobody has written more meanwhile."""
+        seen: list[Reign] = []
+        while (reigns := self.reigns()) != seen:
+            before, aliases, seen = previous(reigns), self.aliases(), reigns
+            wanted = {CHAMPION: reigns[-1].version}
+            if before:
+                wanted[PREVIOUS] = before.version
+            for alias, version in wanted.items():
+                if aliases.get(alias) != version:
+                    self.point(alias, version)
+
+    def _crownings(self) -> list[tuple[str, str]]:
+        found = self.client.search_registered_models(f"name = '{self.name}'")
+        tags = {key: value for model in found for key, value in model.tags.items()}
+        return sorted((key, value) for key, value in tags.items() if key.startswith(CROWNED))
 
     def create(self, run_id: str, digest: str) -> str:
         """A new version: the checkpoint that a run logged."""
@@ -204,18 +340,28 @@ def _create(stage: Stage, registry: _Registry, digest: str) -> str:
     by the client itself, since here a copy that fails is a failure."""
     layout, run_id = stage.layout, stage.tracker.run_id
     registry.client.log_artifacts(run_id, str(layout.model("trained")), CHECKPOINT)
+    if registry.stored(run_id) != digest:
+        raise ServiceError(
+            f"MLflow's copy of {layout.model('trained')} is not what the gate decided on",
+            "It changed meanwhile, or the store is broken: dvc status, then sirl run again",
+        )
     for path in (layout.decision, layout.report):
         registry.client.log_artifact(run_id, str(path))
-    return registry.create(run_id, digest)
+    made = registry.create(run_id, digest)
+    first = registry.version_of(digest) or made
+    if first != made:  # another registered the same checkpoint meanwhile
+        registry.client.delete_model_version(registry.name, made)
+    return first
 
 
 def _publish(uri: str, layout: Layout, version: str, digest: str) -> None:
     """Publishes the version's checkpoint unless it is there.
 
     Raises:
-        DataError: It is neither there nor here.
+        DataError: It is neither there nor here, or there in other bytes.
     """
     if storage.published(uri, digest):
+        storage.verify(uri, digest)
         return
     folder = layout.model("trained")
     if records.digest_folder(folder) != digest:

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from sirl.errors import ConfigError, DataError, ServiceError
-from sirl.records import digest_file, digest_folder
+from sirl.records import digest_file, digest_folder, digest_of
 from sirl.spec import Spec
 
 if TYPE_CHECKING:
@@ -137,6 +137,7 @@ def publish(folder: Path, uri: str) -> str:
     """
     place, digest = Place.parse(uri), digest_folder(folder)
     if published(uri, digest):
+        verify(uri, digest)
         return digest
     found = sorted(path for path in folder.rglob("*") if path.is_file())
     paths = {path.relative_to(folder).as_posix(): path for path in found}
@@ -153,6 +154,24 @@ def publish(folder: Path, uri: str) -> str:
         client.put_object(Bucket=place.bucket, Key=place.key(digest, MANIFEST), Body=body)
     log.info("published %s to %s", digest[:12], uri)
     return digest
+
+
+def verify(uri: str, digest: str) -> None:
+    """Reads a published checkpoint back.
+
+    Raises:
+        DataError: It is not whole, or not what its digest says.
+        ServiceError: The store does not answer or refuses.
+    """
+    place = Place.parse(uri)
+    with _one_line_errors(uri):
+        client = _client()
+        files = _manifest(client, place, digest, uri).files
+        for name, facts in files.items():
+            if _stored(client, place.bucket, place.key(digest, "files", name)) != facts:
+                raise _amiss(name, digest, uri)
+    if digest_of({name: facts.sha256 for name, facts in files.items()}) != digest:
+        raise DataError(f"the manifest at {uri}/{digest} is that of another checkpoint", MEND)
 
 
 def fetch(uri: str, digest: str, target: Path) -> None:
@@ -174,17 +193,21 @@ def fetch(uri: str, digest: str, target: Path) -> None:
                 if not _download(client, place.bucket, place.key(digest, "files", name), path):
                     raise DataError(f"{name} of checkpoint {digest[:12]} in {uri} is gone", MEND)
                 if FileFacts.of(path) != facts:
-                    raise DataError(
-                        f"{name} of checkpoint {digest[:12]} in {uri} is not what its manifest "
-                        "says: another size or SHA-256",
-                        MEND,
-                    )
+                    raise _amiss(name, digest, uri)
         if digest_folder(partial) != digest:
             raise DataError(f"the manifest at {uri}/{digest} is that of another checkpoint")
         shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _amiss(name: str, digest: str, uri: str) -> DataError:
+    return DataError(
+        f"{name} of checkpoint {digest[:12]} in {uri} is not what its manifest says: "
+        "another size or SHA-256",
+        MEND,
+    )
 
 
 def _manifest(client: S3Client, place: Place, digest: str, uri: str) -> Manifest:

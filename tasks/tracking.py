@@ -28,7 +28,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from sirl.config import Params
 from sirl.errors import ServiceError, SirlError
@@ -46,6 +46,7 @@ PARENT_TAG = "mlflow.parentRunId"
 NAME_TAG = "mlflow.runName"
 
 SETTINGS = {
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -164,9 +165,23 @@ def uri(layout: Layout) -> str:
 
 
 def shown(address: str) -> str:
-    """A URI without the password it may hold."""
-    credentials, at, _ = urlsplit(address).netloc.rpartition("@")
-    return address.replace(credentials + at, "", 1)
+    """A URI without the user, password and query it may have. A password that is not escaped may
+    hold any character, so the last @ is what ends it; a file has none of these."""
+    scheme, mark, rest = address.partition("://")
+    if not mark or rest.startswith("/"):
+        return address
+    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
+
+
+def _without_secrets(text: str, address: str) -> str:
+    """Text without what `shown` leaves out of an address: errors repeat parts of it."""
+    rest = address.partition("://")[2]
+    if not rest.startswith("/"):
+        who, _, where = rest.rpartition("@")
+        words = re.split(r"[/:?#&=]", f"{who}/{where.partition('?')[2]}")
+        for word in sorted({*words, *map(unquote, words)}, key=len, reverse=True):
+            text = text.replace(word, "***") if len(word) > 2 else text
+    return text
 
 
 def require_answer(address: str) -> None:
@@ -224,6 +239,7 @@ def _failure(address: str, error: object) -> ServiceError:
     if isinstance(error, ServiceError):
         return error
     said = (str(error).splitlines() or [type(error).__name__])[0]
+    said = _without_secrets(said, address)
     mend = "Start it, or unset MLFLOW_TRACKING_URI to use the local database"
     if isinstance(error, ImportError):
         mend = "Name a driver that is installed, as in postgresql+psycopg2://..., or install it"

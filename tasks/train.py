@@ -32,6 +32,7 @@ def run(stage: Stage) -> None:
 
     layout, params = stage.layout, stage.params.train
     data = Data(*(_prompts(stage, split) for split in ("train", "anchor", "probe")))
+    base = records.digest_folder(layout.model("base"))
     state = layout.state("train", _key(stage))
     progress = iter(bar(range(params.steps), "training", params.steps))
 
@@ -51,7 +52,7 @@ def run(stage: Stage) -> None:
         on_step=on_step,
     )
     result = launch(job, params.launch) if params.launch else params.method.train(job)
-    _write(stage, result)
+    _write(stage, result, base)
     shutil.rmtree(state, ignore_errors=True)
 
 
@@ -107,7 +108,8 @@ def _key(stage: Stage) -> str:
     return records.digest_json(parts)[:16]
 
 
-def _write(stage: Stage, result: Result) -> None:
+def _write(stage: Stage, result: Result, base: str) -> None:
+    """Writes all but the model. `base` is the digest of the model that training began with."""
     layout = stage.layout
     records.write_json(layout.train_steps, [_plain(row) for row in result.steps])
     records.write(layout.train_samples, result.samples)
@@ -115,6 +117,7 @@ def _write(stage: Stage, result: Result) -> None:
     records.write_json(
         layout.train_summary,
         {
+            "models": {"base": base, "trained": records.digest_folder(layout.model("trained"))},
             "steps_run": len(result.steps),
             "healthy_step": result.healthy_step,
             "stopped": alarm and {"rule": alarm.rule, "step": alarm.step, "detail": alarm.detail},

@@ -13,7 +13,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from sirl.errors import ConfigError, ModelError, ServiceError
 from sirl.records import Completion, Message
-from sirl.spec import Spec
+from sirl.spec import Spec, Url, VariableName
 
 if TYPE_CHECKING:
     from sirl.generation.server import Server
@@ -97,7 +97,7 @@ class TransformersBackend(Spec):
 class Endpoint(Spec):
     """How an OpenAI-compatible server is spoken to."""
 
-    api_key_env: str | None = None
+    api_key_env: VariableName | None = None
     """Name of the environment variable that holds the key; never the key itself."""
     concurrency: PositiveInt = 64
     """Requests under way at a time."""
@@ -132,7 +132,7 @@ class OpenAIBackend(Endpoint):
     place: ClassVar[frozenset[str]] = frozenset({"urls", "api_key_env", "concurrency", "timeout"})
 
     name: Literal["openai"] = "openai"
-    urls: Annotated[tuple[str, ...], Field(min_length=1)]
+    urls: Annotated[tuple[Url, ...], Field(min_length=1)]
     """Each up to and with `/v1`."""
 
     def open(self, model: Path, device: str) -> Generator:

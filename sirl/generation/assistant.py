@@ -9,7 +9,7 @@ from pydantic import Field
 from sirl.errors import ServiceError
 from sirl.generation import Endpoint, Generator, TransformersBackend
 from sirl.models import ModelSpec, TemplateArguments
-from sirl.spec import Spec
+from sirl.spec import Spec, Url
 
 
 class OwnModel(Spec):
@@ -27,7 +27,7 @@ class OpenAIModel(Endpoint):
     and limits are in force."""
 
     name: Literal["openai"] = "openai"
-    url: str
+    url: Url
     """Up to and with `/v1`."""
     model: str
     chat_template_kwargs: TemplateArguments = Field(default_factory=dict)

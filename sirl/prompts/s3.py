@@ -12,6 +12,7 @@ from pydantic import Field
 from sirl.errors import MissingPackageError, ServiceError
 from sirl.prompts.base import Source, text_key
 from sirl.prompts.file import parse
+from sirl.spec import Url
 
 CLIENT = {"connect_timeout": 5, "read_timeout": 30, "retries": {"max_attempts": 2}}
 
@@ -25,7 +26,7 @@ class S3Source(Source):
 
     name: Literal["s3"] = "s3"
     kind: Literal["harmful", "benign"]
-    uri: Annotated[str, Field(pattern=r"^s3://[^/]+/.+\.jsonl$")]
+    uri: Annotated[Url, Field(pattern=r"^s3://[^/]+/.+\.jsonl$")]
     column: str = "prompt"
 
     def texts(self) -> Iterator[tuple[str, str]]:

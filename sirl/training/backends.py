@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from sirl.errors import MissingPackageError
-from sirl.spec import Spec
+from sirl.spec import Spec, Url
 
 if TYPE_CHECKING:
     from sirl.training.rollouts import Rollouts
@@ -69,7 +69,7 @@ class VllmServerRollouts(Spec):
     importance-sampling correction makes anyway."""
 
     name: Literal["vllm_server"] = "vllm_server"
-    url: str = "http://127.0.0.1:8000"
+    url: Url = "http://127.0.0.1:8000"
 
     def open(self) -> type[Rollouts]:
         """See `sirl.training.rollouts_server`.

@@ -59,7 +59,7 @@ def test_services_call_each_other_by_names_and_ports_they_have() -> None:
     for name, service in SERVICES.items():
         listening |= {(name, port.rsplit(":", 1)[1]) for port in service.get("ports", [])}
     text = (INFRA / "compose.yaml").read_text()
-    called = set(re.findall(r"http://([a-z][a-z0-9]*):(\d+)", text))
+    called = set(re.findall(r"http://(?!localhost)([a-z][a-z0-9]*):(\d+)", text))
     assert called == {("s3", "8333"), ("prefect", "4200"), ("mlflow", "5000")}
     assert called <= listening
     assert set(re.findall(r"@(\w+)/(\w+)", text)) == {
@@ -88,6 +88,26 @@ def test_who_speaks_s3_has_endpoint_and_keys() -> None:
         assert wanted <= SERVICES[name]["environment"].keys()
     bucket = SERVICES["bootstrap"]["environment"]["SIRL_BUCKET"]
     assert f"--default-artifact-root {bucket}/" in SERVICES["mlflow"]["command"]
+
+
+def test_prefect_and_who_speaks_to_it_have_one_password() -> None:
+    server = SERVICES["prefect"]["environment"]["PREFECT_SERVER_API_AUTH_STRING"]
+    assert server == "${PREFECT_AUTH}"
+    for name in ("bootstrap", "worker"):
+        assert "${PREFECT_AUTH:?" in SERVICES[name]["environment"]["PREFECT_API_AUTH_STRING"]
+
+
+def test_the_example_s_command_makes_secrets_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "infra").mkdir()
+    shutil.copy(INFRA / ".env.example", tmp_path / "infra")
+    lines = (INFRA / ".env.example").read_text().splitlines()[1:3]
+    command = "\n".join(line.removeprefix("#") for line in lines)
+    subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True)
+    made = (tmp_path / "infra/.env").read_text()
+    secrets = re.findall(r"[0-9a-f]{48}", made)
+    assert len(secrets) == len(set(secrets)) == 3
+    assert not re.search(r"change-me$", made, re.MULTILINE)
+    assert (tmp_path / "infra/.env").stat().st_mode & 0o777 == 0o600
 
 
 def test_programs_are_in_their_image() -> None:

@@ -217,6 +217,11 @@ def judged(tmp_path: Path, tiny_model: Path) -> Path:
         judge.run(here)
         items = [CapabilityItem(f"sums/{n}", "sums", 1.0) for n in range(60)]
         records.write(here.layout.capability_items(role), items)
+        model = {"model": records.digest_folder(here.layout.model(role))}
+        for path in (here.layout.profile, here.layout.capability):
+            records.write_json(path(role), model)
+    models = {role: model["model"] for role in ROLES}
+    records.write_json(here.layout.train_summary, {"models": models})
     return tmp_path
 
 

@@ -64,7 +64,7 @@ def test_a_method_without_steps(stage: Stage) -> None:
 def test_steps_without_entropy(stage: Stage) -> None:
     first = {"step": 1.0, "loss": 0.7, "grad_norm": 2.0, "seconds": 0.3}
     last = {**first, "step": 2.0, "refusal/probe": 0.5}
-    train._write(stage, Result([first, last], [], 2, None, 0.0, skipped_long=0, unlabelled=3))
+    train._write(stage, Result([first, last], [], 2, None, 0.0, skipped_long=0, unlabelled=3), "")
     summary = records.read_json(stage.layout.train_summary)
     assert summary["last"] == {"step": 2.0, "loss": 0.7, "grad_norm": 2.0, "refusal/probe": 0.5}
     assert summary["unlabelled"] == 3
