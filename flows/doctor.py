@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from flows import plan, shapes
+from flows.dvc import broken
 from flows.project import tracking_uri
 from sirl import config
 from sirl.config import Params
@@ -134,10 +135,16 @@ def git(project: Path) -> Finding:
 
 
 def dvc(project: Path, environment: Mapping[str, str]) -> Iterator[Finding]:
-    """Whether DVC is initialised, and its remotes; a run needs no remote."""
+    """Whether DVC is initialised and not blocked, and its remotes; a run needs no remote."""
     if not (project / ".dvc").is_dir():
         yield Finding("dvc", "not initialised here", "dvc init")
         return
+    if left := broken(project):
+        names = ", ".join(str(file.relative_to(project)) for file in left)
+        found = f"a killed dvc left {names} broken"
+        yield Finding(
+            "dvc", found, "sirl run mends it; before dvc alone: rm " + names, needed=False
+        )
     done = _run([sys.executable, "-m", "dvc", "remote", "list"], project, environment)
     if done.returncode:
         yield Finding("dvc", done.stderr.strip().splitlines()[-1], "Mend .dvc/config")

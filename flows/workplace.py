@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows import project, settings, worktree
+from flows import project, settings, turn, worktree
 from sirl import config, records
 from sirl.config import Params
 from sirl.layout import Layout
@@ -48,7 +48,7 @@ def opened(
     planning: bool = False,
     **variables: str,
 ) -> Iterator[Workplace]:
-    """The place of a run with these settings; a worktree is held until the run ends.
+    """The place of a run with these settings, held until the run ends.
 
     Args:
         checkout: The project root.
@@ -66,9 +66,11 @@ def opened(
     if params.runtime.device == "cuda" and not planning:
         resolve_device("cuda")
     environment = project.environment(checkout, **variables)
-    if not preset and not overrides:
-        yield Workplace(checkout, params, environment)
-        return
-    key = records.digest_json(params.model_dump(mode="json"))[:12]
-    with worktree.checkout(checkout, values, key) as root:
+    with ExitStack() as held:
+        root = checkout
+        if preset or overrides:
+            key = records.digest_json(params.model_dump(mode="json"))[:12]
+            root = held.enter_context(worktree.checkout(checkout, values, key))
+        if not planning:
+            held.enter_context(turn.taken(root))
         yield Workplace(root, params, environment)

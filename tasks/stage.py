@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sirl import config, records
+from sirl import config, lifeline, records
 from sirl.errors import SirlError
 from sirl.layout import ROLES, Layout, ModelRole
 from tasks import tracking
@@ -60,6 +60,7 @@ def main(name: str, body: Callable[[Stage], None], *, per_model: bool = False) -
     logging.basicConfig(level="INFO", format="%(asctime)s %(name)s %(message)s", datefmt="%H:%M:%S")
     # In the background of a shell SIGINT is ignored; whoever runs us ends us by it all the same.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    lifeline.watch()
     if not os.environ.get("SIRL_DEBUG"):  # what libraries say to developers
         warnings.simplefilter("ignore")
     try:
