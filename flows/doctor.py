@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 
 from flows import plan, shapes
 from flows.dvc import broken
-from flows.project import tracking_uri
 from sirl import config
 from sirl.config import Params
 from sirl.errors import SirlError
@@ -62,7 +61,7 @@ def examine(project: Path, environment: Mapping[str, str]) -> Iterator[Finding]:
     yield from machine(project, params)
     yield git(project)
     yield from dvc(project, environment)
-    yield tracking(tracking_uri(project))
+    yield tracking(environment["MLFLOW_TRACKING_URI"])
     yield from store(environment, params)
     yield prefect(project, environment)
 

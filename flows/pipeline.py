@@ -23,6 +23,7 @@ from flows import dvc
 from flows.workplace import Workplace
 from sirl import lifeline
 from sirl.errors import SirlError
+from sirl.terminal import plain
 from tasks import resume
 
 POLL_SECONDS = 0.05
@@ -51,6 +52,11 @@ KNOWN_CAUSES = (
         r"(No space left on device|Disk quota exceeded)",
         "{who}: {detail}",
         "Free some disk space and run again; finished stages are kept",
+    ),
+    (
+        r"(Read-only file system|Permission denied)",
+        "{who}: {detail}",
+        "Make the checkout writable for this user and run again",
     ),
     (
         r"exited with (-9|137)$",
@@ -186,6 +192,7 @@ class Reader:
 
     def line(self, line: str) -> None:
         """Takes one line."""
+        line = plain(line)
         self.tail.append(line)
         for pattern, kind in CHANGES.items():
             if found := pattern.match(line):

@@ -26,7 +26,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from sirl.config import Params
 from sirl.errors import ServiceError, SirlError
@@ -157,7 +157,7 @@ def connect(layout: Layout) -> MlflowClient:
 
 def uri(layout: Layout) -> str:
     """The tracking URI in force."""
-    default = f"sqlite:///{(layout.local / 'mlflow.db').resolve()}"
+    default = f"sqlite:///{quote(str((layout.local / 'mlflow.db').resolve()))}"
     return os.environ.get("MLFLOW_TRACKING_URI") or default
 
 
@@ -261,7 +261,7 @@ def _artifact_root(layout: Layout) -> str | None:
     scheme, _, file = uri(layout).partition(":///")
     if scheme.startswith(("http", "databricks")):
         return None
-    folder = Path(file).parent if scheme == "sqlite" else layout.local
+    folder = Path(unquote(file)).parent if scheme == "sqlite" else layout.local
     root = os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT")
     return root or (folder / "mlartifacts").resolve().as_uri()
 

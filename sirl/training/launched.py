@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from sirl import lifeline, records
+from sirl import lifeline, records, terminal
 from sirl.errors import SirlError, TrainingError
 from sirl.training.run import Job, Result
 
@@ -60,7 +60,7 @@ def launch(job: Job, accelerate_config: Path) -> Result:
 def main(state: Path) -> int:
     """One of the processes."""
     lifeline.watch()
-    logging.basicConfig(level="INFO", format="%(asctime)s %(name)s %(message)s", datefmt="%H:%M:%S")
+    terminal.begin("INFO", "%(asctime)s %(name)s %(message)s")
     from accelerate import PartialState
 
     job = TypeAdapter(Job).validate_python(records.read_json(state / JOB))
