@@ -58,6 +58,8 @@ def examine(project: Path, environment: Mapping[str, str]) -> Iterator[Finding]:
         yield Finding("params.yaml", str(error), "Mend it, or restore it: git checkout params.yaml")
         return
     yield Finding("params.yaml", "valid")
+    if not os.access(project, os.W_OK):
+        yield Finding("checkout", "cannot be written", "Make it writable, or copy it")
     yield from machine(project, params)
     yield git(project)
     yield from dvc(project, environment)

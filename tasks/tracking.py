@@ -15,6 +15,7 @@ import hashlib
 import logging
 import math
 import os
+import re
 import socket
 import ssl
 import subprocess
@@ -26,10 +27,10 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import urlsplit
 
 from sirl.config import Params
-from sirl.errors import ServiceError, SirlError
+from sirl.errors import ConfigError, ServiceError, SirlError
 from sirl.layout import Layout
 from sirl.records import digest_file
 
@@ -156,9 +157,21 @@ def connect(layout: Layout) -> MlflowClient:
 
 
 def uri(layout: Layout) -> str:
-    """The tracking URI in force."""
-    default = f"sqlite:///{quote(str((layout.local / 'mlflow.db').resolve()))}"
-    return os.environ.get("MLFLOW_TRACKING_URI") or default
+    """The tracking URI in force.
+
+    Raises:
+        ConfigError: It is that of the project's own database, and MLflow would take a part of the
+            path for something else.
+    """
+    if given := os.environ.get("MLFLOW_TRACKING_URI"):
+        return given
+    file = (layout.local / "mlflow.db").resolve()
+    if re.search(r"\?|%[0-9a-fA-F]{2}", str(file)):  # unquoted by SQLAlchemy, not by MLflow
+        raise ConfigError(
+            f"MLflow cannot keep a database below {layout.root.resolve()}: there is a ? or % in it",
+            "Rename the folder, or set MLFLOW_TRACKING_URI",
+        )
+    return f"sqlite:///{file}"
 
 
 def shown(address: str) -> str:
@@ -261,7 +274,7 @@ def _artifact_root(layout: Layout) -> str | None:
     scheme, _, file = uri(layout).partition(":///")
     if scheme.startswith(("http", "databricks")):
         return None
-    folder = Path(unquote(file)).parent if scheme == "sqlite" else layout.local
+    folder = Path(file).parent if scheme == "sqlite" else layout.local
     root = os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT")
     return root or (folder / "mlartifacts").resolve().as_uri()
 
