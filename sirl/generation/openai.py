@@ -160,6 +160,8 @@ def _completion(
     usage, finish = reply.get("usage") or {}, reply["choices"][0]["finish_reason"]
     if finish not in ("stop", "length"):
         return _unanswered(request, f"the server ended the answer: {finish}")
+    if not isinstance(text, str):
+        raise TypeError(f"the text of an answer is {text!r}")
     return Completion(
         id=request.id,
         text=text,

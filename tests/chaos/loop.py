@@ -28,9 +28,6 @@ REPO = Path(__file__).parents[2]
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 TARGETS = ("sirl", "dvc", "stage", "all")
 
-LONGEST_WAIT = 30.0
-"""A kill comes within so many seconds of a start; half of them then await a write of DVC's."""
-
 DEFECT = re.compile(r"^Traceback .*?^(\w[\w.]*)", re.MULTILINE | re.DOTALL)
 """A traceback of `sirl` itself, what its stages say being indented, and the error behind it."""
 
@@ -78,11 +75,15 @@ class Chaos:
         project: A checkout.
         options: Of `sirl run`.
         seed: Decides who is killed, how and when.
+        code: Where the code of `sirl` is; the checkout unless it is another.
+        longest: A kill comes within so many seconds; half of them then await a write of DVC's.
     """
 
     project: Path
     options: list[str]
     seed: int
+    code: Path | None = None
+    longest: float = 30.0
     kills: Counter[str] = field(default_factory=Counter)
     runs: int = 0
     rounds: int = 0
@@ -116,7 +117,7 @@ class Chaos:
             return subprocess.Popen(
                 [sys.executable, "-m", "flows.cli", "run", *self.options],
                 cwd=self.project,
-                env={**os.environ, "PYTHONPATH": str(self.project)},
+                env={**os.environ, "PYTHONPATH": str(self.code or self.project)},
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
@@ -135,11 +136,11 @@ class Chaos:
 
     def await_moment(self, running: subprocess.Popen[bytes]) -> bool:
         """Waits for the moment of the next kill; whether the run still goes on."""
-        moment = time.monotonic() + self.random.uniform(0, LONGEST_WAIT)
+        moment = time.monotonic() + self.random.uniform(0, self.longest)
         while time.monotonic() < moment and running.poll() is None:
             time.sleep(0.01)
         if self.random.random() < 0.5:
-            before, latest = self.written(), time.monotonic() + LONGEST_WAIT
+            before, latest = self.written(), time.monotonic() + self.longest
             while self.written() == before and time.monotonic() < latest:
                 if running.poll() is not None:
                     break
@@ -175,15 +176,11 @@ class Chaos:
     def parts(running: subprocess.Popen[bytes]) -> dict[str, list[int]]:
         """The processes of a run by what they are."""
         parts: dict[str, list[int]] = {"sirl": [running.pid], "dvc": [], "stage": []}
-        try:
-            for child in psutil.Process(running.pid).children(recursive=True):
-                words = " ".join(child.cmdline())
-                if "-m dvc" in words:
+        with suppress(psutil.Error):
+            for child in psutil.Process(running.pid).children():
+                if "-m dvc" in " ".join(child.cmdline()):
                     parts["dvc"].append(child.pid)
-                elif "-m tasks." in words:
-                    parts["stage"].append(child.pid)
-        except psutil.Error:
-            pass
+                    parts["stage"] += [below.pid for below in child.children(recursive=True)]
         return parts
 
     @staticmethod
@@ -200,9 +197,13 @@ class Chaos:
         assert running.wait() == 0, self.last_words()
         self.compare(wanted)
         if self.random.random() < 0.75:
-            for folder in (self.place / "artifacts", self.project / ".dvc" / "cache"):
-                shutil.rmtree(folder, ignore_errors=True)
-            (self.place / "dvc.lock").unlink(missing_ok=True)
+            self.forget()
+
+    def forget(self) -> None:
+        """Removes all that was computed."""
+        for folder in (self.place / "artifacts", self.project / ".dvc" / "cache"):
+            shutil.rmtree(folder, ignore_errors=True)
+        (self.place / "dvc.lock").unlink(missing_ok=True)
 
     def compare(self, wanted: dict[str, str]) -> None:
         """The outs are those of an undisturbed run, and nothing else is left."""
