@@ -6,8 +6,10 @@ output. Never --single-item: a stale upstream stage would be skipped silently.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +27,9 @@ from sirl import lifeline
 from sirl.errors import SirlError
 from sirl.terminal import plain
 from tasks import resume
+
+ROOM_BYTES = 2**16
+"""With less room on the disk nothing could say what went wrong."""
 
 POLL_SECONDS = 0.05
 """How often the log of what runs is looked at."""
@@ -115,6 +120,8 @@ def _run(place: Workplace, command: Sequence[str], reader: Reader) -> None:
     place.log.parent.mkdir(parents=True, exist_ok=True)
     code = stream(command, place.root, place.environment, place.log, reader.line)
     if code:
+        if shutil.disk_usage(place.root).free < ROOM_BYTES:
+            reader.tail.append(os.strerror(errno.ENOSPC))
         raise failure(reader.stage, reader.tail, f"All it said is in {place.log}")
     reader.end()
 

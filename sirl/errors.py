@@ -19,6 +19,8 @@ _SYSTEM = {
     errno.EACCES: "Make it writable for this user and run again",
     errno.EPERM: "Make it writable for this user and run again",
     errno.ENOTDIR: "Move away the file that is in the place of a folder, and run again",
+    errno.EEXIST: "Move away what is in its place, and run again",
+    errno.EFBIG: "Raise the limit on file sizes (ulimit -f), and run again",
     errno.EIO: "Look after that disk, and run again",
 }
 
