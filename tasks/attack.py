@@ -40,7 +40,7 @@ def run(stage: Stage) -> None:
     device = stage.params.execution.device(stage.params.runtime.device)
     digest = records.digest_folder(layout.model(role))
     context = _context(stage, device, digest)
-    store = Store(resume.begin(layout, stage.name, context), Transcript)
+    store = Store(resume.begin(layout, f"attack@{role}", context), Transcript)
     addresses = [shard.address(context) for shard in shards]
     with store.locked():
         left = [s for s, address in zip(shards, addresses, strict=True) if address not in store]

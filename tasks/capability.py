@@ -33,7 +33,7 @@ def run(stage: Stage) -> None:
     device = params.execution.device(params.runtime.device)
     digest = records.digest_folder(layout.model(role))
     context = _context(stage, device, digest)
-    store = Store(resume.begin(layout, stage.name, context), CapabilityItem)
+    store = Store(resume.begin(layout, f"capability@{role}", context), CapabilityItem)
     addresses = {b.label: records.digest_json([context, b.model_dump()])[:32] for b in benchmarks}
     with store.locked():
         left = [benchmark for benchmark in benchmarks if addresses[benchmark.label] not in store]

@@ -63,7 +63,7 @@ def _verdicts(stage: Stage, path: Path) -> list[Verdict]:
     parts = judging.plan(path, params.judge.judges)
     device = params.execution.device(params.runtime.device)
     context = _context(path, device)
-    store = Store(resume.begin(layout, stage.name, context), Verdict)
+    store = Store(resume.begin(layout, f"judge@{role}", context), Verdict)
     addresses = [part.address(context) for part in parts]
     with store.locked():
         left = [p for p, address in zip(parts, addresses, strict=True) if address not in store]

@@ -43,7 +43,7 @@ def run(stage: Stage) -> None:
     device = params.execution.device(params.runtime.device)
     digest = records.digest_folder(layout.model(role))
     context = _context(params, device, digest)
-    store = Store(resume.begin(layout, stage.name, context), ProfiledResponse)
+    store = Store(resume.begin(layout, f"profile@{role}", context), ProfiledResponse)
     parts = profiling.parts(asked)
     addresses = [profiling.address(part, context) for part in parts]
     with store.locked():

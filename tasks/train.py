@@ -33,7 +33,7 @@ def run(stage: Stage) -> None:
 
     layout, params = stage.layout, stage.params.train
     data = Data(*(_prompts(stage, split) for split in ("train", "anchor", "probe")))
-    state = resume.begin(layout, stage.name, _key(stage))
+    state = resume.begin(layout, "train", _key(stage))
     progress = iter(bar(range(params.steps), "training", params.steps))
 
     def on_step(row: dict[str, float]) -> None:

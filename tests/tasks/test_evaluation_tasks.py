@@ -18,7 +18,7 @@ from sirl.generation import Generator, Request, Sampling, TransformersBackend
 from sirl.layout import ROLES, Layout, ModelRole
 from sirl.records import CapabilityItem, Completion, Prompt, Transcript, Verdict
 from sirl.store import Store
-from tasks import attack, gate, judge
+from tasks import attack, gate, judge, resume
 from tasks.stage import Stage
 
 ROOT = Path(__file__).parents[2]
@@ -276,6 +276,7 @@ def test_a_killed_judge_goes_on_where_it_was(
     judge.run(here)
     whole = here.layout.verdicts("base").read_bytes()
     here.layout.verdicts("base").unlink()
+    resume.drop(here.layout, "judge@base")
     put, kept = Store.put, []
 
     def dies(self: Store[Verdict], address: str, rows: Any) -> None:
