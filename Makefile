@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test test-isa test-vllm vllm-server lint attack-full bench-train bench-attack bench-profile bench-judges serve lock clean
+.PHONY: run test test-isa chaos test-vllm vllm-server lint attack-full bench-train bench-attack bench-profile bench-judges serve lock clean
 
 run: .venv/.ready  ## from prompts to a promoted checkpoint and a report
 	@$(BIN)/sirl run
@@ -16,6 +16,9 @@ test-isa: .venv/.ready  ## what samples and trains, by other instructions: make 
 	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE \
 		ATEN_CPU_CAPABILITY=$(or $(ISA),default) MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2 \
 		$(BIN)/python -m pytest -n 2 --dist loadfile tests/training tests/generation tests/recipes
+
+chaos: .venv/.ready  ## forty random kills of runs at the smoke preset, each gone on from: make chaos ARGS="--seed 1"
+	@$(BIN)/python -m tests.chaos.loop $(ARGS)
 
 test-vllm: .venv-vllm/.ready  ## rollouts and answers by vLLM, on a CPU (its environment is of 3 GB)
 	@OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/training tests/generation

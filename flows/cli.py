@@ -18,7 +18,7 @@ import typer
 
 from flows import project
 from flows.workplace import Workplace, opened
-from sirl.errors import SirlError
+from sirl import errors, terminal
 
 app = typer.Typer(
     help="Make a language model safer with no labels, and show that it worked.",
@@ -35,16 +35,20 @@ Overrides = Annotated[
 
 
 def main() -> None:
-    """The command. A `SirlError` is one line and exit code 2; Ctrl-C is 130, SIGTERM 143."""
+    """The command. What the user can mend is one line and exit code 2; Ctrl-C is 130, SIGTERM
+    143."""
+    terminal.begin("WARNING", "sirl: %(message)s")
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
             signal.signal(number, _terminated)
     try:
         app()
-    except SirlError as error:
-        if os.environ.get("SIRL_DEBUG"):
+    except Exception as error:
+        line = errors.line(error)
+        if line is None or os.environ.get("SIRL_DEBUG"):
+            sys.excepthook = terminal.show_traceback  # typer has put its own
             raise
-        _fail(str(error), 2)
+        _fail(line, 2)
 
 
 @app.callback()
@@ -78,7 +82,7 @@ def run(
             _plan(place, to)
             return
         if place.root != checkout:
-            typer.echo(f"working in {place.root}; your checkout stays as it is")
+            _say(f"working in {place.root}; your checkout stays as it is")
         try:
             registry = _run(place, to, promoting=not no_promote and to is None)
         except KeyboardInterrupt:
@@ -115,15 +119,15 @@ def _summary(place: Workplace, rows: list[tuple[str, str]], seconds: float) -> N
     artifacts = ("artifacts", str(place.layout.artifacts))
     shown = [*rows, artifacts, ("elapsed", duration(seconds))]
     width = max(len(name) for name, _ in shown) + 2
-    typer.echo()
+    _say("")
     for name, value in shown:
-        typer.echo(f"{name:{width}}{value}")
+        _say(f"{name:{width}}{value}")
 
 
 def _plan(place: Workplace, to: str | None) -> None:
     from flows import plan, shapes
 
-    params, say = place.params, typer.echo
+    params, say = place.params, _say
     for stage, state in plan.stages(place, to).items():
         say(f"{stage:20}{state}")
     shape, device = shapes.of(params.base.model), plan.device(params)
@@ -160,9 +164,9 @@ def doctor() -> None:
     for finding in examination.examine(checkout, project.environment(checkout)):
         mark = "ok" if not finding.mend else "LACKS" if finding.needed else "note"
         ill |= mark == "LACKS"
-        typer.echo(f"{mark:6}{finding.name:18}{finding.found}")
+        _say(f"{mark:6}{finding.name:18}{finding.found}")
         if finding.mend:
-            typer.echo(f"{'':24}-> {finding.mend}")
+            _say(f"{'':24}-> {finding.mend}")
     raise typer.Exit(2 if ill else 0)
 
 
@@ -179,7 +183,7 @@ def attacks() -> None:
     widths = [max(map(len, column)) + 2 for column in zip(head, *rows, strict=True)]
     for row in (head, *rows):
         cells = (f"{cell:{width}}" for cell, width in zip(row, widths, strict=True))
-        typer.echo("".join(cells).rstrip())
+        _say("".join(cells).rstrip())
 
 
 @app.command()
@@ -207,7 +211,7 @@ def report(
         path = layout.report
     if not path.is_file():
         raise DataError(f"{path} does not exist", "Make it: sirl run")
-    typer.echo(str(path))
+    _say(str(path))
     if browser:
         typer.launch(path.as_uri())
 
@@ -222,7 +226,7 @@ def promote(
     place = _registry()
     from tasks import promote as registry
 
-    typer.echo(registry.promote(place.params, place.layout, version=version))
+    _say(registry.promote(place.params, place.layout, version=version))
 
 
 @app.command()
@@ -231,7 +235,7 @@ def rollback() -> None:
     place = _registry()
     from tasks import promote as registry
 
-    typer.echo(registry.rollback(place.params, place.layout))
+    _say(registry.rollback(place.params, place.layout))
 
 
 @app.command()
@@ -240,7 +244,7 @@ def status() -> None:
     place = _registry()
     from tasks import promote as registry
 
-    typer.echo(registry.status(place.params, place.layout))
+    _say(registry.status(place.params, place.layout))
 
 
 def _registry() -> Workplace:
@@ -249,6 +253,11 @@ def _registry() -> Workplace:
         os.environ["MLFLOW_TRACKING_URI"] = place.environment["MLFLOW_TRACKING_URI"]
         os.chdir(place.root)
         return place
+
+
+def _say(text: str) -> None:
+    """One line on standard output."""
+    typer.echo(terminal.plain(text))
 
 
 def _terminated(number: int, frame: FrameType | None) -> NoReturn:

@@ -30,7 +30,12 @@ def opened(total: int | None) -> Iterator[Report]:
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     said = TextColumn("{task.fields[said]}", style="dim", markup=False)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), said)
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        TimeElapsedColumn(),
+        said,
+    )
     with Progress(*columns, console=Console(highlight=False), transient=True) as progress:
         yield Live(progress, total)
 
@@ -92,7 +97,9 @@ class Live:
             self._mark(self.count.next(), event.stage, ENDINGS[event.kind])
 
     def _mark(self, label: str, stage: str, ending: str) -> None:
-        self.progress.console.print(f"[green]✓[/] {label} {stage:20} [dim]{ending}[/]")
+        from rich.markup import escape
+
+        self.progress.console.print(f"[green]✓[/] {label} {escape(f'{stage:20}')} [dim]{ending}[/]")
 
 
 def duration(seconds: float) -> str:

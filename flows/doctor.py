@@ -17,7 +17,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from flows import plan, shapes
-from flows.project import tracking_uri
+from flows.dvc import broken
 from sirl import config
 from sirl.capability import sandbox
 from sirl.config import Params
@@ -60,11 +60,13 @@ def examine(project: Path, environment: Mapping[str, str]) -> Iterator[Finding]:
         yield Finding("params.yaml", str(error), "Mend it, or restore it: git checkout params.yaml")
         return
     yield Finding("params.yaml", "valid")
+    if not os.access(project, os.W_OK):
+        yield Finding("checkout", "cannot be written", "Make it writable, or copy it")
     yield from machine(project, params)
     yield isolation(params)
     yield git(project)
     yield from dvc(project, environment)
-    yield tracking(tracking_uri(project))
+    yield tracking(environment["MLFLOW_TRACKING_URI"])
     yield from store(environment, params)
     yield prefect(project, environment)
 
@@ -148,10 +150,16 @@ def git(project: Path) -> Finding:
 
 
 def dvc(project: Path, environment: Mapping[str, str]) -> Iterator[Finding]:
-    """Whether DVC is initialised, and its remotes; a run needs no remote."""
+    """Whether DVC is initialised and not blocked, and its remotes; a run needs no remote."""
     if not (project / ".dvc").is_dir():
         yield Finding("dvc", "not initialised here", "dvc init")
         return
+    if left := broken(project):
+        names = ", ".join(str(file.relative_to(project)) for file in left)
+        found = f"a killed dvc left {names} broken"
+        yield Finding(
+            "dvc", found, "sirl run mends it; before dvc alone: rm " + names, needed=False
+        )
     done = _run([sys.executable, "-m", "dvc", "remote", "list"], project, environment)
     if done.returncode:
         yield Finding("dvc", done.stderr.strip().splitlines()[-1], "Mend .dvc/config")

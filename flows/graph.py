@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 from collections.abc import Mapping
 from graphlib import TopologicalSorter
 
+from flows import dvc
 from flows.pipeline import failure
 from flows.workplace import Workplace
 from sirl import config
@@ -72,8 +72,9 @@ def names(place: Workplace) -> list[str]:
 
 
 def _dvc(place: Workplace, *words: str) -> str:
+    dvc.mend(place.root)
     done = subprocess.run(
-        [sys.executable, "-m", "dvc", *words],
+        [*dvc.COMMAND, *words],
         cwd=place.root,
         env=place.environment,
         capture_output=True,

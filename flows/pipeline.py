@@ -6,23 +6,33 @@ output. Never --single-item: a stale upstream stage would be skipped silently.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
+from flows import dvc
 from flows.workplace import Workplace
+from sirl import lifeline
 from sirl.errors import SirlError
+from sirl.terminal import plain
+from tasks import resume
 
-GRACE_SECONDS = 20
-"""How long an interrupted stage may take to end before it is killed."""
+ROOM_BYTES = 2**16
+"""With less room on the disk nothing could say what went wrong."""
+
+POLL_SECONDS = 0.05
+"""How often the log of what runs is looked at."""
 
 CHANGES = {
     re.compile(r"Running stage '(.+)':$"): "running",
@@ -30,6 +40,9 @@ CHANGES = {
     re.compile(r"Stage '(.+)' is cached - skipping run, checking out outputs$"): "restored",
 }
 """What DVC says when it comes to a stage."""
+
+COMMITTED_KINDS = ("done", "unchanged", "restored")
+"""Events after which DVC has what a stage made."""
 
 COMMITTED = re.compile(r"(Updating|Generating) lock file '")
 OWN_LINE = re.compile(r"sirl: \S+: ")
@@ -44,6 +57,11 @@ KNOWN_CAUSES = (
         r"(No space left on device|Disk quota exceeded)",
         "{who}: {detail}",
         "Free some disk space and run again; finished stages are kept",
+    ),
+    (
+        r"(Read-only file system|Permission denied)",
+        "{who}: {detail}",
+        "Make the checkout writable for this user and run again",
     ),
     (
         r"exited with (-9|137)$",
@@ -77,8 +95,14 @@ def repro(place: Workplace, target: str | None, report: Report) -> None:
     Raises:
         SirlError: A stage failed, another dvc holds the project, or DVC itself failed.
     """
-    command = [sys.executable, "-m", "dvc", "repro", *([target] if target else [])]
-    _run(place, command, Reader(report))
+
+    def told(event: Event) -> None:
+        if event.kind in COMMITTED_KINDS:
+            resume.drop(place.layout, event.stage)
+        report(event)
+
+    dvc.mend(place.root)
+    _run(place, [*dvc.COMMAND, "repro", *([target] if target else [])], Reader(told))
 
 
 def module(place: Workplace, name: str, report: Report) -> None:
@@ -94,14 +118,10 @@ def module(place: Workplace, name: str, report: Report) -> None:
 
 def _run(place: Workplace, command: Sequence[str], reader: Reader) -> None:
     place.log.parent.mkdir(parents=True, exist_ok=True)
-    with place.log.open("a", encoding="utf-8") as log:
-
-        def on_line(line: str) -> None:
-            log.write(line + "\n")
-            reader.line(line)
-
-        code = stream(command, place.root, place.environment, on_line)
+    code = stream(command, place.root, place.environment, place.log, reader.line)
     if code:
+        if shutil.disk_usage(place.root).free < ROOM_BYTES:
+            reader.tail.append(os.strerror(errno.ENOSPC))
         raise failure(reader.stage, reader.tail, f"All it said is in {place.log}")
     reader.end()
 
@@ -110,42 +130,62 @@ def stream(
     command: Sequence[str],
     root: Path,
     environment: Mapping[str, str],
+    log: Path,
     on_line: Callable[[str], None],
 ) -> int:
-    """Runs a command line by line in a process group of its own; returns its exit code.
+    """Runs a command in a process group of its own, follows what it adds to its log line by line,
+    and returns its exit code.
 
-    However this ends (Ctrl-C, SIGTERM, an error of `on_line`), the whole group ends with it.
+    However this ends (Ctrl-C, SIGTERM, an error of `on_line`), the whole group ends with it. After
+    a `kill -9` its stages end by their lifeline, and DVC, whose output is a file and no pipe that
+    could break, records what was finished.
     """
-    process = subprocess.Popen(
-        command,
-        cwd=root,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    try:
-        for line in process.stdout:
-            on_line(line.rstrip("\n"))
-        return process.wait()
-    finally:
-        _end_group(process)
+    with log.open("ab") as sink, log.open("rb") as source:
+        source.seek(0, os.SEEK_END)
+        process = subprocess.Popen(
+            command,
+            cwd=root,
+            env=lifeline.environment(environment),
+            stdin=subprocess.PIPE,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            for line in _followed(source, process):
+                on_line(line)
+            return process.wait()
+        finally:
+            _end_group(process)
 
 
-def _end_group(process: subprocess.Popen[str]) -> None:
-    """Interrupts what still runs of the group, then kills what does not heed it."""
+def _followed(source: BinaryIO, process: subprocess.Popen[bytes]) -> Iterator[str]:
+    """The lines of a file as a process writes them; what a carriage return ends is one too."""
+    rest = b""
+    while True:
+        ended = process.poll() is not None  # asked before reading, so that no last word is missed
+        *lines, rest = (rest + source.read()).replace(b"\r", b"\n").split(b"\n")
+        yield from (line.decode(errors="replace") for line in lines)
+        if ended:
+            break
+        time.sleep(POLL_SECONDS)
+    if rest:
+        yield rest.decode(errors="replace")
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """Interrupts what still runs of the group, then kills what does not heed it, and cuts the
+    lifeline of what has left the group."""
     try:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
-                process.communicate(timeout=GRACE_SECONDS)
+                process.wait(timeout=lifeline.GRACE_SECONDS)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+        assert process.stdin is not None
+        process.stdin.close()
 
 
 class Reader:
@@ -159,6 +199,7 @@ class Reader:
 
     def line(self, line: str) -> None:
         """Takes one line."""
+        line = plain(line)
         self.tail.append(line)
         for pattern, kind in CHANGES.items():
             if found := pattern.match(line):

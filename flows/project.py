@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sirl.errors import ConfigError
 from sirl.layout import Layout
+from tasks import tracking
 
 MARKS = ("dvc.yaml", "params.yaml")
 """The files that make a folder a project root."""
@@ -18,22 +19,23 @@ def find(start: Path | None = None) -> Path:
     """The project root at or above a folder (default: the working directory).
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: There is none, or its path cannot be written in one line.
     """
-    here = (start or Path.cwd()).resolve()
+    try:
+        here = (start or Path.cwd()).resolve()
+    except FileNotFoundError:
+        raise ConfigError(
+            "the working directory does not exist any more", "Change into the checkout first"
+        ) from None
     for folder in (here, *here.parents):
         if all((folder / mark).is_file() for mark in MARKS):
+            if not str(folder).isprintable():
+                raise ConfigError(f"the path {folder!r} holds what cannot be shown", "Rename it")
             return folder
     raise ConfigError(
         f"{here} is not inside a sirl project (no dvc.yaml and params.yaml here or above)",
         "Change into the checkout first",
     )
-
-
-def tracking_uri(project: Path) -> str:
-    """Where runs are recorded: MLFLOW_TRACKING_URI, else the project's own database."""
-    local = Layout(project).local / "mlflow.db"
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{local}"
 
 
 def environment(project: Path, **extra: str) -> dict[str, str]:
@@ -50,7 +52,7 @@ def environment(project: Path, **extra: str) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "DVC_NO_ANALYTICS": "1",
         "TQDM_DISABLE": "1",  # in a log, a progress bar is a hundred lines
-        "MLFLOW_TRACKING_URI": tracking_uri(project),
+        "MLFLOW_TRACKING_URI": tracking.uri(Layout(project)),
         "SIRL_PIPELINE_RUN": uuid.uuid4().hex,
         **extra,
     }

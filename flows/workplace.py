@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows import project, settings, worktree
+from flows import project, settings, turn, worktree
 from sirl import config, records
 from sirl.capability import sandbox
 from sirl.config import Params
@@ -49,7 +49,7 @@ def opened(
     planning: bool = False,
     **variables: str,
 ) -> Iterator[Workplace]:
-    """The place of a run with these settings; a worktree is held until the run ends.
+    """The place of a run with these settings, held until the run ends.
 
     Args:
         checkout: The project root.
@@ -71,10 +71,12 @@ def opened(
         if any(benchmark.runs_answers for benchmark in params.capability.benchmarks):
             sandbox.check()
     environment = project.environment(checkout, **variables)
-    if not preset and not overrides:
-        yield Workplace(checkout, params, environment)
-        return
-    key = records.digest_json(params.model_dump(mode="json"))[:12]
-    place = worktree.planned if planning else worktree.checkout
-    with place(checkout, values, key) as root:
+    with ExitStack() as held:
+        root = checkout
+        if preset or overrides:
+            key = records.digest_json(params.model_dump(mode="json"))[:12]
+            place = worktree.planned if planning else worktree.checkout
+            root = held.enter_context(place(checkout, values, key))
+        if not planning:
+            held.enter_context(turn.taken(root))
         yield Workplace(root, params, environment)

@@ -6,7 +6,40 @@ anything else is a defect of ours and keeps its traceback.
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import Any
+
+from sirl.terminal import plain
+
+_SYSTEM = {
+    errno.ENOSPC: "Free some disk space and run again; finished work is kept",
+    errno.EDQUOT: "Free some of your disk quota and run again; finished work is kept",
+    errno.EROFS: "Run in a checkout on a file system that can be written",
+    errno.EACCES: "Make it writable for this user and run again",
+    errno.EPERM: "Make it writable for this user and run again",
+    errno.ENOTDIR: "Move away the file that is in the place of a folder, and run again",
+    errno.EEXIST: "Move away what is in its place, and run again",
+    errno.EFBIG: "Raise the limit on file sizes (ulimit -f), and run again",
+    errno.EIO: "Look after that disk, and run again",
+}
+
+_FULL_DISK_WORDS = (os.strerror(errno.ENOSPC), "inline_container.cc")
+"""What safetensors and torch.save say of a full disk; neither raises an OSError."""
+
+
+def line(error: BaseException) -> str | None:
+    """The one line that the user is told of an error; None for a defect, whose traceback counts."""
+    if isinstance(error, SirlError):
+        return str(error)
+    number = error.errno if isinstance(error, OSError) else None
+    if any(words in str(error) for words in _FULL_DISK_WORDS):
+        number = errno.ENOSPC
+    if number not in _SYSTEM:
+        return None
+    file = getattr(error, "filename", None)
+    where = f": {file}" if file else ""
+    return plain(f"{os.strerror(number)}{where}. {_SYSTEM[number]}")
 
 
 class SirlError(Exception):
@@ -18,8 +51,8 @@ class SirlError(Exception):
     """
 
     def __init__(self, what: str, mend: str = "") -> None:
-        self.what = " ".join(what.split())
-        self.mend = " ".join(mend.split())
+        self.what = plain(" ".join(what.split()))
+        self.mend = plain(" ".join(mend.split()))
         super().__init__(f"{self.what}. {self.mend}" if self.mend else self.what)
 
     def __reduce__(self) -> Any:

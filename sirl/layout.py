@@ -115,7 +115,7 @@ class Layout:
 
     def state(self, stage: str, key: str) -> Path:
         """Resume state of a stage, keyed by the hash of its config and inputs."""
-        return self.local / "state" / f"{stage}-{key}"
+        return self.local / "state" / f"{stage.replace('@', '-')}-{key}"
 
     def cost(self, stage: str) -> Path:
         """Wall seconds and peak memory of the last run of a stage (JSON)."""

@@ -10,14 +10,15 @@ one write, so a killed process leaves at most one torn last line, which `read` w
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, BinaryIO, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -305,18 +306,31 @@ def write_bytes(path: Path, chunks: Iterable[bytes]) -> None:
     """Writes chunks to a temporary neighbour, then renames: a reader sees the old file or the whole
     new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
+    temporary = path.with_name(f".{path.name}.tmp")
+    with _taken(temporary) as stream:
+        try:
             for chunk in chunks:
                 stream.write(chunk)
             stream.flush()
             os.fsync(stream.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def _taken(temporary: Path) -> BinaryIO:
+    """An empty file of this name that no other process writes. Its name says whose it is, so what
+    a killed writer left is taken over and does not stay in a folder that DVC hashes."""
+    while True:
+        stream = temporary.open("ab")
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(stream.fileno()), temporary.stat()):
+                stream.truncate(0)
+                return stream
+        stream.close()  # whoever had it has renamed or removed it
 
 
 class Appender:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import chdir
@@ -24,7 +23,7 @@ from sirl.layout import Layout, ModelRole, Split
 from sirl.progress import bar
 from sirl.records import Prompt, Transcript, Used
 from sirl.store import Store
-from tasks import models
+from tasks import models, resume
 from tasks.stage import Stage, main
 
 log = logging.getLogger(__name__)
@@ -41,7 +40,7 @@ def run(stage: Stage) -> None:
     device = stage.params.execution.device(stage.params.runtime.device)
     digest = records.digest_folder(layout.model(role))
     context = _context(stage, device, digest)
-    store = Store(layout.state(f"attack-{role}", context), Transcript)
+    store = Store(resume.begin(layout, f"attack@{role}", context), Transcript)
     addresses = [shard.address(context) for shard in shards]
     with store.locked():
         left = [s for s, address in zip(shards, addresses, strict=True) if address not in store]
@@ -58,7 +57,7 @@ def run(stage: Stage) -> None:
             seconds[name] += ran.seconds
             log.info("attack@%s: %s, %.0f s; %d of %d", role, name, ran.seconds, done, total)
         totals = _write(layout.transcripts(role), store.rows(addresses))
-        shutil.rmtree(store.folder)
+        resume.finish(store.folder)
     records.write_json(layout.attacked(role), {"model": digest, **totals})
     spent = {f"seconds/{attack}": value for attack, value in seconds.items()}
     stage.tracker.metrics({**totals, **spent})

@@ -7,7 +7,6 @@ killed run goes on with the next benchmark.
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable
 from contextlib import chdir
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from sirl.layout import Layout, ModelRole
 from sirl.progress import bar
 from sirl.records import CapabilityItem
 from sirl.store import Store
-from tasks import models
+from tasks import models, resume
 from tasks.stage import Stage, main
 
 log = logging.getLogger(__name__)
@@ -34,7 +33,7 @@ def run(stage: Stage) -> None:
     device = params.execution.device(params.runtime.device)
     digest = records.digest_folder(layout.model(role))
     context = _context(stage, device, digest)
-    store = Store(layout.state(f"capability-{role}", context), CapabilityItem)
+    store = Store(resume.begin(layout, f"capability@{role}", context), CapabilityItem)
     addresses = {b.label: records.digest_json([context, b.model_dump()])[:32] for b in benchmarks}
     with store.locked():
         left = [benchmark for benchmark in benchmarks if addresses[benchmark.label] not in store]
@@ -45,7 +44,7 @@ def run(stage: Stage) -> None:
             log.info("capability@%s: %s done", role, benchmark.label)
         items = sorted(store.rows(addresses.values()), key=lambda item: item.id)
         records.write(layout.capability_items(role), items)
-        shutil.rmtree(store.folder)
+        resume.finish(store.folder)
     scores = summary.summarise(benchmarks, items)
     records.write_json(layout.capability(role), {**scores, "model": digest})
     stage.tracker.metrics({k: v["score"] for k, v in scores["benchmarks"].items()})

@@ -7,7 +7,6 @@ there.
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable
 from contextlib import chdir
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from sirl.models import chat_template_digest
 from sirl.progress import bar
 from sirl.records import Transcript, Verdict
 from sirl.store import Store
-from tasks import models
+from tasks import models, resume
 from tasks.stage import Stage, main
 
 log = logging.getLogger(__name__)
@@ -67,7 +66,7 @@ def _verdicts(stage: Stage, path: Path) -> list[Verdict]:
     parts = judging.plan(path, params.judge.judges)
     device = params.execution.device(params.runtime.device)
     context = _context(path, device)
-    store = Store(layout.state(f"judge-{role}", context), Verdict)
+    store = Store(resume.begin(layout, f"judge@{role}", context), Verdict)
     addresses = [part.address(context) for part in parts]
     with store.locked():
         left = [p for p, address in zip(parts, addresses, strict=True) if address not in store]
@@ -76,7 +75,7 @@ def _verdicts(stage: Stage, path: Path) -> list[Verdict]:
         for part, verdicts in bar(running, f"judge {role}", total=len(left)):
             store.put(part.address(context), verdicts)
         found = list(store.rows(addresses))
-        shutil.rmtree(store.folder)
+        resume.finish(store.folder)
     return found
 
 

@@ -7,7 +7,6 @@ there.
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable
 from contextlib import chdir
 from dataclasses import asdict, dataclass
@@ -24,7 +23,7 @@ from sirl.profiling import Asked
 from sirl.progress import bar
 from sirl.records import ProfiledResponse, Prompt
 from sirl.store import Store
-from tasks import models
+from tasks import models, resume
 from tasks.stage import Stage, main
 
 log = logging.getLogger(__name__)
@@ -44,7 +43,7 @@ def run(stage: Stage) -> None:
     device = params.execution.device(params.runtime.device)
     digest = records.digest_folder(layout.model(role))
     context = _context(params, device, digest)
-    store = Store(layout.state(f"profile-{role}", context), ProfiledResponse)
+    store = Store(resume.begin(layout, f"profile@{role}", context), ProfiledResponse)
     parts = profiling.parts(asked)
     addresses = [profiling.address(part, context) for part in parts]
     with store.locked():
@@ -53,7 +52,7 @@ def run(stage: Stage) -> None:
         for part, rows in bar(params.execution.map(work, left), "profiling", total=len(left)):
             store.put(profiling.address(part, context), rows)
         records.write(layout.responses(role), store.rows(addresses))
-        shutil.rmtree(store.folder)
+        resume.finish(store.folder)
     _summarise(stage, params.profile.samples, digest)
 
 

@@ -7,7 +7,6 @@ its only argument, from DVC's foreach.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import resource
@@ -18,22 +17,12 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sirl import config, records
+from sirl import config, errors, lifeline, records, terminal
 from sirl.errors import SirlError
 from sirl.layout import ROLES, Layout, ModelRole
 from tasks import tracking
 
 log = logging.getLogger(__name__)
-
-_DISK_ERRORS = {
-    errno.ENOSPC: "Free some disk space and run again; finished work is kept",
-    errno.EDQUOT: "Free some of your disk quota and run again; finished work is kept",
-    errno.EROFS: "Run in a checkout on a file system that can be written",
-    errno.EACCES: "Make it writable for this user and run again",
-}
-
-_FULL_DISK_WORDS = (os.strerror(errno.ENOSPC), "inline_container.cc")
-"""What safetensors and torch.save say of a full disk; neither raises an OSError."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +46,10 @@ class Stage:
 def main(name: str, body: Callable[[Stage], None], *, per_model: bool = False) -> int:
     """Runs a stage as a process. Returns the exit code: 0, 2 for an error that the user can mend,
     130 when interrupted. Only a defect, or SIRL_DEBUG, shows a traceback."""
-    logging.basicConfig(level="INFO", format="%(asctime)s %(name)s %(message)s", datefmt="%H:%M:%S")
+    terminal.begin("INFO", "%(asctime)s %(name)s %(message)s")
     # In the background of a shell SIGINT is ignored; whoever runs us ends us by it all the same.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    lifeline.watch()
     if not os.environ.get("SIRL_DEBUG"):  # what libraries say to developers
         warnings.simplefilter("ignore")
     try:
@@ -76,18 +66,9 @@ def main(name: str, body: Callable[[Stage], None], *, per_model: bool = False) -
 
 def _line(error: BaseException) -> str | None:
     """What the user is told; None for a defect."""
-    if isinstance(error, SirlError):
-        return str(error)
     if isinstance(error, KeyboardInterrupt):
         return "interrupted. Run again to go on; finished work is kept"
-    number = error.errno if isinstance(error, OSError) else None
-    if any(words in str(error) for words in _FULL_DISK_WORDS):
-        number = errno.ENOSPC
-    if number not in _DISK_ERRORS:
-        return None
-    file = getattr(error, "filename", None)
-    where = f": {file}" if file else ""
-    return f"{os.strerror(number)}{where}. {_DISK_ERRORS[number]}"
+    return errors.line(error)
 
 
 def _role(name: str, arguments: list[str], per_model: bool) -> ModelRole | None:

@@ -31,7 +31,7 @@ from urllib.error import HTTPError
 from urllib.parse import unquote, urlsplit
 
 from sirl.config import Params
-from sirl.errors import ServiceError, SirlError
+from sirl.errors import ConfigError, ServiceError, SirlError
 from sirl.layout import Layout
 from sirl.records import digest_file
 
@@ -159,9 +159,21 @@ def connect(layout: Layout) -> MlflowClient:
 
 
 def uri(layout: Layout) -> str:
-    """The tracking URI in force."""
-    default = f"sqlite:///{(layout.local / 'mlflow.db').resolve()}"
-    return os.environ.get("MLFLOW_TRACKING_URI") or default
+    """The tracking URI in force.
+
+    Raises:
+        ConfigError: It is that of the project's own database, and MLflow would take a part of the
+            path for something else.
+    """
+    if given := os.environ.get("MLFLOW_TRACKING_URI"):
+        return given
+    file = (layout.local / "mlflow.db").resolve()
+    if re.search(r"\?|%[0-9a-fA-F]{2}", str(file)):  # unquoted by SQLAlchemy, not by MLflow
+        raise ConfigError(
+            f"MLflow cannot keep a database below {layout.root.resolve()}: there is a ? or % in it",
+            "Rename the folder, or set MLFLOW_TRACKING_URI",
+        )
+    return f"sqlite:///{file}"
 
 
 def shown(address: str) -> str:

@@ -4,7 +4,6 @@ alone."""
 from __future__ import annotations
 
 import logging
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from sirl.layout import Split
 from sirl.models import resolve_device
 from sirl.progress import bar
 from sirl.records import Prompt
+from tasks import resume
 from tasks.stage import Stage, main
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ log = logging.getLogger(__name__)
 
 
 def run(stage: Stage) -> None:
-    """Trains, then writes model, steps, samples and summary; the resume state is removed last."""
+    """Trains, then writes model, steps, samples and summary; resume state stays until DVC has
+    them."""
     _require_instinct(stage)
     device = resolve_device(stage.params.runtime.device)
     from sirl.training.launched import launch
@@ -33,7 +34,7 @@ def run(stage: Stage) -> None:
     layout, params = stage.layout, stage.params.train
     data = Data(*(_prompts(stage, split) for split in ("train", "anchor", "probe")))
     base = records.digest_folder(layout.model("base"))
-    state = layout.state("train", _key(stage))
+    state = resume.begin(layout, "train", _key(stage))
     progress = iter(bar(range(params.steps), "training", params.steps))
 
     def on_step(row: dict[str, float]) -> None:
@@ -53,7 +54,7 @@ def run(stage: Stage) -> None:
     )
     result = launch(job, params.launch) if params.launch else params.method.train(job)
     _write(stage, result, base)
-    shutil.rmtree(state, ignore_errors=True)
+    resume.finish(state)
 
 
 def _require_instinct(stage: Stage) -> None:

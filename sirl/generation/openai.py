@@ -203,6 +203,8 @@ def _completion(
         return _unanswered(request, f"{WITHHELD}: the answer")
     if finish not in ("stop", "length"):
         return _unanswered(request, f"the server ended the answer: {finish}")
+    if not isinstance(text, str):
+        raise TypeError(f"the text of an answer is {text!r}")
     return Completion(
         id=request.id,
         text=text,

@@ -14,6 +14,7 @@ import logging
 import random
 import re
 from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import count, islice
@@ -31,6 +32,9 @@ Answer = TypeVar("Answer")
 CONNECT_SECONDS = 10.0
 BACKOFF_SECONDS = 0.5
 MAX_BACKOFF_SECONDS = 30.0
+
+MAX_BYTES = 64 * 2**20
+"""Of a reply; log-probabilities of a long prompt are a few million."""
 
 _BUSY = frozenset({408, 429, 500, 502, 503, 504})
 _CONTEXT = re.compile(r"context[_ ](?:length|window|size)", re.I)
@@ -96,7 +100,8 @@ class Server:
             return [str(model.get("id")) for model in reply.get("data", [])]
 
         try:
-            return asyncio.run(ask())
+            with self._readable():
+                return asyncio.run(ask())
         except TimeoutError:
             raise self._down(f"says nothing within {CONNECT_SECONDS:g} s") from None
 
@@ -120,13 +125,30 @@ class Server:
                     first = asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
                     done, under_way = runner.run(first)
                     for task in done:
-                        yield task.result()
+                        with self._readable():
+                            answer = task.result()
+                        yield answer
             finally:
                 for task in under_way:
                     task.cancel()
                 for task in done:  # of several that failed together the first is raised
                     task.exception()
                 runner.run(session.close())
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """A reply in which something has another place or type than agreed is the server's error.
+
+        Raises:
+            ServiceError: There is one.
+        """
+        try:
+            yield
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
+            raise ServiceError(
+                f"{self.url} sent a reply of another form than OpenAI's: {error!r}",
+                "Check the URL",
+            ) from error
 
     async def _session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
@@ -141,7 +163,7 @@ class Server:
         """One attempt."""
         try:
             async with session.request(method, self.url + path, json=body) as reply:
-                text = (await reply.read()).decode("utf-8", errors="replace")
+                text = await _text(reply)
         except aiohttp.ClientError as error:
             return _Busy(f"does not answer: {error or type(error).__name__}")
         if reply.status in _BUSY:
@@ -149,10 +171,7 @@ class Server:
             return _Busy(f"answers {reply.status}: {what}", _seconds(reply.headers))
         if reply.status != 200:
             raise self._refused(reply.status, text)
-        try:
-            value = json.loads(text)
-        except ValueError:
-            value = None
+        value = _parsed(text)
         if not isinstance(value, dict):
             raise ServiceError(
                 f"{self.url}{path} answers with what is no JSON object", "Check the URL"
@@ -250,6 +269,25 @@ def _say_once(line: str) -> None:
     log.info("%s", line)
 
 
+async def _text(reply: aiohttp.ClientResponse) -> str:
+    """The text of a reply, cut where none of ours can be so long."""
+    chunks, size = [], 0
+    async for chunk in reply.content.iter_any():
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > MAX_BYTES:
+            break
+    return b"".join(chunks)[:MAX_BYTES].decode("utf-8", errors="replace")
+
+
+def _parsed(text: str) -> Any:
+    """The value of a JSON text; None for what is none, or is nested without end."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
 def _message(text: str) -> str:
     """What an error reply says, in one short line. Servers agree on no one form."""
     error = _error(text)
@@ -267,9 +305,8 @@ def _codes(text: str) -> str:
 
 def _error(text: str) -> Any:
     """The error object or text of an error reply; the reply where it has none."""
-    try:
-        value = json.loads(text)
-    except ValueError:
+    value = _parsed(text)
+    if value is None:
         return text
     if isinstance(value, list) and value:  # Google wraps it
         value = value[0]

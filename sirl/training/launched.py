@@ -7,6 +7,7 @@ not be one of the processes.
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 from dataclasses import fields
@@ -15,7 +16,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from sirl import records
+from sirl import lifeline, records, terminal
 from sirl.errors import SirlError, TrainingError
 from sirl.training.run import Job, Result
 
@@ -40,11 +41,16 @@ def launch(job: Job, accelerate_config: Path) -> Result:
     _write(job.state / JOB, values)
     command = [sys.executable, "-m", "accelerate.commands.launch"]
     command += ["--config_file", str(accelerate_config), "-m", "sirl.training.launched"]
-    done = subprocess.run([*command, str(job.state)], check=False)
+    command += [str(job.state)]
+    environment = lifeline.environment(os.environ)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, env=environment) as launcher:
+        launcher.wait()  # leaving it otherwise, or by a kill, cuts the lifeline of the processes
     if (job.state / ERROR).exists():
         raise TrainingError(records.read_json(job.state / ERROR))
-    if done.returncode:
-        raise TrainingError(f"accelerate launch ended with {done.returncode}", "Its log is above")
+    if launcher.returncode:
+        raise TrainingError(
+            f"accelerate launch ended with {launcher.returncode}", "Its log is above"
+        )
     result = TypeAdapter(Result).validate_python(records.read_json(job.state / RESULT))
     for row in result.steps:
         job.on_step(row)
@@ -53,7 +59,8 @@ def launch(job: Job, accelerate_config: Path) -> Result:
 
 def main(state: Path) -> int:
     """One of the processes."""
-    logging.basicConfig(level="INFO", format="%(asctime)s %(name)s %(message)s", datefmt="%H:%M:%S")
+    lifeline.watch()
+    terminal.begin("INFO", "%(asctime)s %(name)s %(message)s")
     from accelerate import PartialState
 
     job = TypeAdapter(Job).validate_python(records.read_json(state / JOB))

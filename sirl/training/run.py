@@ -33,7 +33,7 @@ class Job:
     Attributes:
         base: Model folder; it is also the reference of every KL.
         out: A new folder for the trained model (float32 safetensors, tokenizer).
-        state: Resume state; the caller keys it by config and inputs, and removes it at the end.
+        state: Resume state; the caller keys it by config and inputs, and removes it.
         data: The prompts.
         params: Section `train` of params.yaml.
         seed: Fixes data order and every sampled token.

@@ -54,6 +54,8 @@ Path(".sirl").mkdir(exist_ok=True)
 with open(".sirl/ran", "a") as ran:
     ran.write(stage + "\\n")
 print("working on", stage)
+if os.environ.get("SLOW") == name:
+    time.sleep(1)
 if os.environ.get("FAILS") == name:
     sys.exit(f"sirl: {name}: the data are wrong. Mend the data")
 if os.environ.get("BREAKS") == name:

@@ -84,6 +84,15 @@ def test_a_failing_stage_is_one_line(
     assert str(caught.value).startswith(said)
 
 
+def test_a_disk_too_full_to_say_so_is_said(
+    place: Workplace, environment: pytest.MonkeyPatch
+) -> None:
+    environment.setattr(pipeline, "ROOM_BYTES", 1 << 80)
+    command = [sys.executable, "-c", "raise SystemExit(1)"]
+    with pytest.raises(SirlError, match=r"^dvc: No space left on device\. Free some disk"):
+        pipeline._run(place, command, Reader(lambda _: None))
+
+
 def test_graph_order_and_ancestors(place: Workplace) -> None:
     order = graph.read(place)
     assert list(order) == ["base", "train", "judge@base", "judge@trained", "gate"]

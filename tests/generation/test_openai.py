@@ -200,6 +200,10 @@ def test_a_server_that_goes_away_ends_the_run(
         ((400, {}, {"error": {"message": "bad top_k"}}), r"\(400: bad top_k\)"),
         ((200, {}, "<html>login</html>"), "what is no JSON object"),
         ((200, {}, "[1]"), "what is no JSON object"),
+        ((200, {}, ""), "what is no JSON object"),
+        ((200, {}, "[" * 100_000), "what is no JSON object"),
+        ((400, {}, {"error": ["no"]}), r"\(400: \['no'\]\)"),
+        ((404, {}, "\x1b[2J\x9bno \u202e"), r"\(404: \\x1b\[2J\\x9bno \\u202e\)"),
     ],
 )
 def test_a_refusal_ends_the_run_in_one_line(
@@ -251,6 +255,28 @@ def test_a_dated_snapshot_is_the_model_that_was_asked(
         return
     with pytest.raises(ServiceError, match=f"was asked for {asked} and answered as {answered}"):
         list(model.generate(REQUESTS, SAMPLING))
+
+
+@pytest.mark.parametrize(
+    "choices",
+    ["text", [None], [{}], [{"text": "no end"}], [{"text": ["part"], "finish_reason": "stop"}], 7],
+)
+def test_a_reply_of_another_form_is_one_line(
+    choices: object, served: ServedFolder, there: OpenAIServer
+) -> None:
+    there.changes = {"choices": choices}
+    with pytest.raises(ServiceError, match="of another form than OpenAI's") as caught:
+        answers(served)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_reply_without_end_is_cut(
+    served: ServedFolder, there: OpenAIServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "MAX_BYTES", 1000)
+    there.troubles = [(200, {}, '{"choices": "' + "x" * 5000 + '"}')]
+    with pytest.raises(ServiceError, match="what is no JSON object"):
+        answers(served)
 
 
 def test_a_folder_that_changed_is_not_served(url: str, tiny_model: Path, tmp_path: Path) -> None:

@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -64,6 +69,39 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         records.write(path, broken())  # type: ignore[arg-type]
     assert list(records.read(path, Prompt)) == [prompt(0)]
     assert [p.name for p in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+def test_what_a_killed_writer_left_is_taken_over(tmp_path: Path) -> None:
+    first = "verdicts.jsonl"
+    code = f"""
+import os, signal
+from pathlib import Path
+from sirl import records
+def rows():
+    yield records.Prompt("x/0", "y" * 100_000, "x", "benign")
+    os.kill(os.getpid(), signal.SIGKILL)
+records.write(Path({str(tmp_path / first)!r}), rows())
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+    assert [file.name for file in tmp_path.iterdir()] == [f".{first}.tmp"]
+    records.write(tmp_path / first, [prompt(0)])
+    assert [file.name for file in tmp_path.iterdir()] == [first]
+    assert list(records.read(tmp_path / first, Prompt)) == [prompt(0)]
+
+
+def test_writers_of_one_file_take_turns(tmp_path: Path) -> None:
+    path, barrier = tmp_path / "rows.jsonl", threading.Barrier(4)
+
+    def write(number: int) -> None:
+        barrier.wait()
+        for _ in range(50):
+            records.write(path, [prompt(number, str(number) * 50_000)] * 2)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    one, other = records.read(path, Prompt)
+    assert one == other
+    assert [file.name for file in tmp_path.iterdir()] == ["rows.jsonl"]
 
 
 def test_folder_digest_sees_names_and_bytes(tmp_path: Path) -> None:

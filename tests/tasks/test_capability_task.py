@@ -102,7 +102,7 @@ def test_items_are_sorted_and_the_summary_counts_them(tmp_path: Path, tiny_model
         assert 0 <= entry["low"] <= entry["score"] <= entry["high"] <= 1
     assert isinstance(here.tracker, Tracker)
     assert here.tracker.seen.keys() == said.keys()
-    assert not list((tmp_path / ".sirl" / "state").iterdir())
+    assert list((tmp_path / ".sirl" / "state").glob("*/finished"))  # until DVC has the out
 
 
 def test_a_killed_stage_goes_on_with_the_next_benchmark(tmp_path: Path, tiny_model: Path) -> None:
