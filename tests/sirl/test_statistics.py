@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from sirl.statistics import (
     auroc,
@@ -81,6 +82,17 @@ def test_mean_of_rates_is_deterministic() -> None:
     outcomes = np.random.default_rng(1).random((5, 40)) < 0.3
     assert mean_of_rates(outcomes) == mean_of_rates(outcomes)
     assert mean_of_rates(outcomes).low < outcomes.mean() < mean_of_rates(outcomes).high
+
+
+def test_bootstrap_intervals_are_at_95_percent() -> None:
+    # The mean of n resampled zeros and ones is binomial: 2.5 % of it lies below the 102nd of 400,
+    # 5 % below the 105th.
+    values = [1.0] * 120 + [0.0] * 280
+    low, high = (binom(400, 0.3).ppf(share) / 400 for share in (0.025, 0.975))
+    ones = {f"{i}": (value, 1) for i, value in enumerate(values)}
+    zeros = dict.fromkeys(ones, (0.0, 1))
+    for estimate in (mean_of_rates([values]), gap_of_means(ones, zeros)):
+        assert estimate == pytest.approx((0.3, low, high), abs=1.6 / 400)
 
 
 @pytest.mark.parametrize("outcomes", [[], [[]], [[math.nan, math.nan], [1.0, 0.0]]])
