@@ -119,6 +119,7 @@ def run(
         max_prompt_tokens=128,
         max_new_tokens=9,
         dtype="float32",
+        samples_per_step=PROMPTS * GROUP,
         anchor=ANCHOR,
         guards=GuardParams(every=9, min_mean_tokens=0, max_kl=1e9, max_repeated=1, max_identical=1),
         lora=LoraParams(rank=4, alpha=64) if request.param == "adapter" else None,
@@ -233,6 +234,11 @@ def test_advantages_and_masks_are_those_by_hand(run: Run) -> None:
     for step in run.steps:
         expected = advantages(step.responses)
         assert step.batch["advantages"].tolist() == pytest.approx(expected, abs=1e-3)
+        samples = [s for s in run.result.samples if s.step == step.logged["step"]]
+        assert [sample.advantage for sample in samples] == pytest.approx(expected, abs=1e-3)
+        assert [sample.text for sample in samples] == [r.text for r in step.responses]
+        rewards = [-max(response.entropy, FLOOR) for response in step.responses]
+        assert [sample.reward for sample in samples] == pytest.approx(rewards, abs=1e-5)
         lengths = [len(response.token_ids) for response in step.responses]
         assert step.batch["completion_mask"].sum(-1).tolist() == lengths
 
