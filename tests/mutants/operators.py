@@ -245,5 +245,6 @@ def _subscript(node: ast.Subscript) -> Iterator[ast.AST]:
 def _call(node: ast.Call) -> Iterator[ast.AST]:
     if isinstance(node.func, ast.Name) and node.func.id in NAMES:
         yield _with(node, "func", ast.Name(NAMES[node.func.id], ast.Load()))
-    for index in range(len(node.keywords)):  # the default instead
-        yield _with(node, "keywords", node.keywords[:index] + node.keywords[index + 1 :])
+    for index, keyword in enumerate(node.keywords):  # the default instead
+        if ast.unparse(keyword) != "strict=False":  # which is the default
+            yield _with(node, "keywords", node.keywords[:index] + node.keywords[index + 1 :])
