@@ -3,13 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test test-isa chaos test-vllm vllm-server lint attack-full bench-train bench-attack bench-profile bench-judges serve lock clean
+.PHONY: run test test-isa chaos mutants test-vllm vllm-server lint attack-full bench-train bench-attack bench-profile bench-judges serve lock clean
 
 run: .venv/.ready  ## from prompts to a promoted checkpoint and a report
 	@$(BIN)/sirl run
 
 test: .venv/.ready  ## every test
-	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile
+	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile -rs
 
 # `make test` computes by what this processor has; torch, MKL and oneDNN can be held to less.
 test-isa: .venv/.ready  ## what samples and trains, by other instructions: make test-isa ISA=avx2
@@ -22,6 +22,9 @@ chaos: .venv/.ready  ## forty random kills of runs at the smoke preset, each gon
 
 test-vllm: .venv-vllm/.ready  ## rollouts and answers by vLLM, on a CPU (its environment is of 3 GB)
 	@OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest tests/training tests/generation
+
+mutants: .venv/.ready  ## faults that no test would notice, put in one by one (half an hour; ARGS="--only gate" or "--sample 40")
+	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python tests/mutants/run.py $(ARGS)
 
 vllm-server: .venv-vllm/.ready  ## serves a model folder: make vllm-server MODEL=artifacts/models/base ARGS="--port 8001"
 	@.venv-vllm/bin/python -m infra.vllm_server $(MODEL) $(ARGS)

@@ -14,7 +14,7 @@ from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 
-from sirl import attacks, evaluation, generation, judges, records
+from sirl import attacks, entropy, evaluation, generation, judges, records
 from sirl.attacks.base import Arena, Need
 from sirl.config import Params
 from sirl.errors import DataError
@@ -143,6 +143,7 @@ def _context(stage: Stage, device: str, digest: str) -> str:
     params, layout = stage.params, stage.layout
     packages = [Path(package.__path__[0]) for package in (attacks, generation, judges)]
     code = [f for package in packages for f in sorted(package.glob("*")) if f.is_file()]
+    code.append(Path(entropy.__file__))
     read = [file for attack in params.attack.attacks for file in attack.files]
     inputs = {
         "attack": params.attack.model_dump(

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sirl import attacks, generation, profiling, readiness, records
+from sirl import attacks, entropy, generation, profiling, readiness, records
 from sirl.config import Params
 from sirl.generation import TransformersBackend
 from sirl.judges import refusal
@@ -121,7 +121,7 @@ def _context(params: Params, device: str, digest: str) -> str:
     """Digest of what decides all responses, the code that writes them included."""
     folders = [Path(package.__path__[0]) for package in (attacks, generation)]
     code = [file for folder in folders for file in sorted(folder.glob("*.py"))]
-    code += [Path(module.__file__ or "") for module in (profiling, refusal)]
+    code += [Path(module.__file__ or "") for module in (entropy, profiling, refusal)]
     inputs = {
         "sampling": params.profile.sampling.model_dump(mode="json"),
         "samples": params.profile.samples,

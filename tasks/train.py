@@ -7,8 +7,9 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sirl import records, training
+from sirl import entropy, generation, records, training
 from sirl.errors import TrainingError
+from sirl.judges import refusal
 from sirl.layout import Split
 from sirl.models import resolve_device
 from sirl.progress import bar
@@ -34,7 +35,7 @@ def run(stage: Stage) -> None:
     layout, params = stage.layout, stage.params.train
     data = Data(*(_prompts(stage, split) for split in ("train", "anchor", "probe")))
     base = records.digest_folder(layout.model("base"))
-    state = resume.begin(layout, "train", _key(stage))
+    state = resume.begin(layout, "train", _key(stage, device))
     progress = iter(bar(range(params.steps), "training", params.steps))
 
     def on_step(row: dict[str, float]) -> None:
@@ -94,14 +95,17 @@ def _prompts(stage: Stage, split: Split) -> list[Prompt]:
     return list(records.read(stage.layout.prompts(split), Prompt))
 
 
-def _key(stage: Stage) -> str:
+def _key(stage: Stage, device: str) -> str:
     """Hash of all that decides the result, the code included: what is changed never picks up an old
     checkpoint."""
     inputs = [stage.layout.prompts(split) for split in ("train", "anchor", "probe")]
-    code = sorted(Path(training.__path__[0]).glob("*.py"))
+    folders = [Path(package.__path__[0]) for package in (generation, training)]
+    code = [file for folder in folders for file in sorted(folder.glob("*.py"))]
+    code += [Path(module.__file__ or "") for module in (entropy, refusal)]
     parts = {
         "params": stage.params.train.model_dump(mode="json"),
         "seed": stage.params.seed,
+        "device": device,
         "model": records.digest_folder(stage.layout.model("base")),
         "prompts": [records.digest_file(path) for path in inputs],
         "code": [records.digest_file(path) for path in code],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
@@ -17,6 +18,19 @@ def pytest_configure() -> None:
     """A shell that starts us in the background has SIGINT ignored, and every child inherits that;
     tests interrupt their children."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In CI a test that is skipped fails the run, but for vLLM's: they have a run of their own."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if not os.environ.get("CI") or reporter is None:  # one of several workers has none
+        return
+    reasons = [report.longrepr[2] for report in reporter.stats.get("skipped", [])]
+    wrong = sorted({reason for reason in reasons if "vllm" not in reason.lower()})
+    if wrong:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        reporter.write_line(f"\nskipped in CI, which must not be: {'; '.join(wrong)}", red=True)
 
 
 def write_tiny_model(folder: Path, *, seed: int = 0, heads: int = 4) -> Path:

@@ -6,8 +6,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from sirl import packaged
 from sirl.capability import CodeCloze, Knowledge, ReasoningGym
@@ -15,6 +17,7 @@ from sirl.capability.base import Benchmark
 from sirl.capability.knowledge import names_one
 from sirl.errors import ConfigError
 from sirl.generation import Generator, Request, Sampling, TransformersBackend
+from sirl.models import load_model, load_tokenizer
 from sirl.records import Completion, Message
 
 
@@ -149,12 +152,36 @@ def test_items_are_the_same_in_another_process() -> None:
     assert len(runs) == 1 and len(runs.pop()) > 1000
 
 
-def test_a_real_model_runs_all_of_them(tiny_model: Path) -> None:
+@pytest.mark.parametrize(
+    "benchmark",
+    [CodeCloze(count=12), ReasoningGym(task="number_sequence", count=8, choices=2)],
+    ids=lambda benchmark: benchmark.name,
+)
+def test_a_real_model_chooses_by_its_likelihoods(tiny_model: Path, benchmark: Benchmark) -> None:
     generator = TransformersBackend(dtype="float32").open(tiny_model, "cpu")
-    for benchmark in (
-        Knowledge(max_new_tokens=2),
-        CodeCloze(count=4),
-        ReasoningGym(task="number_sequence", count=4, choices=4),
-        ReasoningGym(task="chain_sum", count=4, shots=1, max_new_tokens=2),
-    ):
-        assert scores(benchmark, generator) <= {0.0, 1.0}
+    tokenizer: Any = load_tokenizer(tiny_model)
+    model: Any = load_model(tiny_model, "float32").eval()
+
+    def plain(context: str, continuation: str) -> float:
+        head, tail = (tokenizer(text)["input_ids"] for text in (context, continuation))
+        with torch.no_grad():
+            log_p = model(torch.tensor([head + tail])).logits[0, len(head) - 1 : -1].log_softmax(-1)
+        return float(log_p[range(len(tail)), tail].sum())
+
+    items = list(benchmark.run(generator))
+    assert {item.score for item in items} == {0.0, 1.0}
+    assert items == list(benchmark.run(Scripted(likelihood=plain)))
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "count"),
+    [
+        (Knowledge(max_new_tokens=2), 168),
+        (ReasoningGym(task="chain_sum", count=4, shots=1, max_new_tokens=2), 4),
+    ],
+)
+def test_a_real_model_of_random_weights_solves_nothing(
+    tiny_model: Path, benchmark: Benchmark, count: int
+) -> None:
+    generator = TransformersBackend(dtype="float32").open(tiny_model, "cpu")
+    assert [item.score for item in benchmark.run(generator)] == [0.0] * count

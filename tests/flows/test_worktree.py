@@ -262,11 +262,10 @@ def test_without_git_it_says_so(project: Path) -> None:
         pass
 
 
-def test_a_gpu_preset_is_refused_before_anything_is_made(project: Path) -> None:
-    import torch
-
-    if torch.cuda.is_available():
-        pytest.skip("this machine has a GPU")
+def test_a_gpu_preset_is_refused_before_anything_is_made(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     settings = ["runtime.device=cuda"]
     with pytest.raises(SirlError, match="has no GPU"), opened(project, None, settings):
         pass

@@ -49,12 +49,46 @@ def test_against_float64(dtype: torch.dtype) -> None:
     )
 
 
-def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    logits = torch.randn(2, 7, 50, generator=torch.Generator().manual_seed(3))
-    whole = entropy.token_entropy(logits)
-    monkeypatch.setattr(entropy, "CHUNK_ELEMENTS", 120)
-    assert torch.equal(entropy.token_entropy(logits), whole)
-    assert whole.shape == (2, 7)
+@pytest.mark.parametrize(
+    ("shape", "elements", "rows"),
+    [
+        ((2, 7, 50), 120, [2] * 7),
+        ((14, 5), 20, [4, 4, 4, 2]),
+        ((3, 50), 20, [1, 1, 1]),  # not even one row fits
+        ((3, 50), 1 << 24, [3]),
+    ],
+)
+def test_chunks_are_bounded_and_change_nothing(
+    shape: tuple[int, ...], elements: int, rows: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logits = torch.randn(shape, generator=torch.Generator().manual_seed(3))
+    p = logits.softmax(-1)
+    read: list[int] = []
+    plain = entropy.entropy
+    monkeypatch.setattr(entropy, "entropy", lambda p, log_p: read.append(len(p)) or plain(p, log_p))
+    monkeypatch.setattr(entropy, "CHUNK_ELEMENTS", elements)
+    found = entropy.token_entropy(logits)
+    torch.testing.assert_close(found, -(p * p.log()).sum(-1))
+    assert read == rows
+
+
+def test_no_more_than_64_mib_is_upcast_at_a_time() -> None:
+    assert 4 * entropy.CHUNK_ELEMENTS == 64 * 2**20
+
+
+def test_the_result_is_float32_where_the_logits_are() -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = entropy.token_entropy(torch.zeros(2, 3, dtype=torch.bfloat16))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found.dtype == torch.float32
+    assert entropy.token_entropy(torch.zeros(2, 3, device="meta")).device.type == "meta"
+
+
+def test_entropy_of_distributions_of_any_shape() -> None:
+    p = torch.tensor([[[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]]])  # (1, 2, 3)
+    assert entropy.entropy(p, p.log()).tolist() == [[pytest.approx(math.log(2)), 0.0]]
 
 
 def test_response_entropy_ignores_padding_whatever_it_holds() -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from sirl.attacks import PastTense, Prefill, Rot13
+from sirl.attacks import PastTense, Prefill, Replay, Rot13
 from sirl.attacks.base import Arena, Attack
+from sirl.attacks.template import TemplateFile
 from sirl.config import AttackParams
-from sirl.errors import ConfigError
-from sirl.evaluation import Shard, attack, plan, summarise
+from sirl.errors import ConfigError, DataError
+from sirl.evaluation import Shard, attack, grid, plan, summarise
 from sirl.generation import Request, Sampling
 from sirl.records import (
     Completion,
@@ -91,6 +92,22 @@ def test_plan_asks_directly_then_attacks_the_first_of_those() -> None:
 def test_plan_refuses_an_attack_listed_twice() -> None:
     with pytest.raises(ConfigError, match=r"attack\.attacks names prefill 2 times"):
         plan(params(Prefill(), Prefill(start="Yes,")), prompts("harmful", 1), prompts("benign", 1))
+
+
+def test_plan_refuses_what_an_attack_cannot_read_or_has_nothing_for(tmp_path: Path) -> None:
+    asked = prompts("harmful", 3), prompts("benign", 1)
+    with pytest.raises(DataError, match=r"none\.jsonl"):
+        plan(params(TemplateFile(path=tmp_path / "none.jsonl")), *asked)
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"request": "Mend it.", "prompt": "Please mend it."}\n')
+    with pytest.raises(DataError, match="attack replay has nothing for any of the 3 behaviours"):
+        plan(params(Replay(paths=(file,))), *asked)
+
+
+def test_an_attack_says_how_long_it_took() -> None:
+    ran = attack(arena(Scripted()), Shard(Rot13(), tuple(prompts("harmful", 2))))
+    assert [row.id for row in ran.transcripts] == ["rot13:harmful/0", "rot13:harmful/1"]
+    assert 0 <= ran.seconds < 30
 
 
 def test_a_static_attack_streams() -> None:
@@ -191,6 +208,7 @@ def verdicts(**outcomes: str) -> list[Verdict]:
         "r": "refusal",
         "c": "compliance",
         "d": "degenerate",
+        "h": "harmless",
         "u": "undetermined",
     }
     return [
@@ -241,6 +259,34 @@ def test_summary() -> None:
     }
     assert summary["counts"] == {"transcripts": 13, "undetermined": 2, "truncated": 1, "errors": 1}
     assert summary["sampling"]["max_new_tokens"] == 8
+
+
+def test_what_is_beside_the_point_is_safe_but_no_refusal() -> None:
+    said = {"direct": "rhdc", "benign": "rhdc", "flip": "hhcc", "rot13": "c"}
+    rows = [transcript(attack, str(n)) for attack, text in said.items() for n in range(len(text))]
+    rows[-1] = transcript("rot13", "0", finish="length")
+    rows[0], rows[1] = (transcript("direct", str(n), finish="length") for n in (0, 1))
+    rows[2] = transcript("direct", "2", finish="error")
+    summary = summarise(reversed(rows), verdicts(**said), judge="j", sampling=SAMPLING)
+    assert (summary["direct"]["safe"], summary["direct"]["rate"]) == (3, 0.75)
+    assert (summary["benign"]["refusal"], summary["benign"]["rate"]) == (1, 0.25)
+    assert summary["attacks"]["flip"]["rate"] == 0.5
+    assert summary["attacks"]["rot13"]["truncated"] == 1.0
+    assert summary["judge"] == "j"
+    assert list(summary["attacks"]) == ["flip", "rot13"]
+    third = summarise(rows[:3], [], judge="j", sampling=SAMPLING)["direct"]["truncated"]
+    assert third == 0.666667
+
+
+def test_a_grid_is_in_the_order_of_the_names() -> None:
+    names = [f"{n:02}" for n in range(30)]
+    cells = {(row, column): float(row + column) for row in names for column in names[:3]}
+    del cells["07", "01"]
+    expected = [[float(row + column) for column in names[:3]] for row in names]
+    found = grid(dict(reversed(cells.items())))
+    assert found[7][1] != found[7][1]  # there is none: NaN
+    found[7][1] = expected[7][1]
+    assert found == expected
 
 
 def test_bounds_of_what_has_no_verdict() -> None:

@@ -73,6 +73,11 @@ def test_agreement_is_about_compliance_and_what_both_decided() -> None:
     }
 
 
+def test_shares_have_six_digits() -> None:
+    (row,) = agreement(said("one", "rrc") + said("two", "rcc"), ["one", "two"])
+    assert (row["same"], row["kappa"]) == (0.666667, 0.4)  # 2/3 observed, 4/9 by chance
+
+
 def test_kappa_by_hand() -> None:
     pairs = [(True, True)] * 20 + [(True, False)] * 5 + [(False, True)] * 10 + [(False, False)] * 15
     kappa = cohens_kappa(pairs)

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from sirl.statistics import (
     auroc,
@@ -49,6 +50,17 @@ def test_paired_difference_of_equal_pairs_keeps_a_width() -> None:
     assert smallest_half_width(18) == pytest.approx(estimate.high)
 
 
+def test_no_interval_leaves_its_range() -> None:
+    for n in range(1, 300):
+        for successes in (0, 1, n - 1, n):
+            share = wilson(successes, n)
+            assert share.low >= 0 and share.high <= 1
+    # With the imagined pairs: mean 1/3, variance 3/3 - 1/9, so that the upper end is beyond 1.
+    low = 1 / 3 - 1.959964 * math.sqrt(8 / 9 / 3)
+    assert paired_difference([1.0]) == pytest.approx((1.0, low, 1.0), abs=1e-6)
+    assert paired_difference([-1.0]) == pytest.approx((-1.0, -1.0, -low), abs=1e-6)
+
+
 def test_paired_difference_needs_a_pair() -> None:
     with pytest.raises(ValueError, match="no pairs"):
         paired_difference([])
@@ -77,10 +89,53 @@ def test_mean_of_rates_weighs_rows_equally_whatever_is_missing() -> None:
     assert 0.5 <= estimate.high <= 1.0
 
 
+NAN = math.nan
+
+
+@pytest.mark.parametrize(
+    ("rows", "mean", "known"),
+    [
+        (
+            [[1.0, 0.0, 1.0, NAN, 0.5], [NAN, NAN, 0.0, NAN, NAN], [1.0, 1.0, NAN, NAN, 0.0]],
+            (2.5 / 4 + 0 + 2 / 3) / 3,
+            (2000, 2000),
+        ),
+        # Without the first two columns, 1 resample of 16, nothing is known.
+        ([[1.0, 0.0, NAN, NAN], [0.0, NAN, NAN, NAN]], 0.25, (1800, 1950)),
+    ],
+)
+def test_mean_of_rates_is_the_bootstrap_written_out(
+    rows: list[list[float]], mean: float, known: tuple[int, int]
+) -> None:
+    columns = len(rows[0])
+    means = []
+    for weights in np.random.default_rng(0).multinomial(columns, [1 / columns] * columns, 2000):
+        rates = []
+        for row in rows:
+            drawn = [x for x, w in zip(row, weights, strict=True) for _ in range(w) if x == x]
+            rates += [sum(drawn) / len(drawn)] if drawn else []
+        means += [sum(rates) / len(rates)] if rates else []
+    low, high = np.percentile(means, [2.5, 97.5])
+    assert known[0] <= len(means) <= known[1]
+    with np.errstate(all="raise"):
+        assert mean_of_rates(rows) == pytest.approx((mean, low, high))
+
+
 def test_mean_of_rates_is_deterministic() -> None:
     outcomes = np.random.default_rng(1).random((5, 40)) < 0.3
     assert mean_of_rates(outcomes) == mean_of_rates(outcomes)
     assert mean_of_rates(outcomes).low < outcomes.mean() < mean_of_rates(outcomes).high
+
+
+def test_bootstrap_intervals_are_at_95_percent() -> None:
+    # The mean of n resampled zeros and ones is binomial: 2.5 % of it lies below the 102nd of 400,
+    # 5 % below the 105th.
+    values = [1.0] * 120 + [0.0] * 280
+    low, high = (binom(400, 0.3).ppf(share) / 400 for share in (0.025, 0.975))
+    ones = {f"{i}": (value, 1) for i, value in enumerate(values)}
+    zeros = dict.fromkeys(ones, (0.0, 1))
+    for estimate in (mean_of_rates([values]), gap_of_means(ones, zeros)):
+        assert estimate == pytest.approx((0.3, low, high), abs=1.6 / 400)
 
 
 @pytest.mark.parametrize("outcomes", [[], [[]], [[math.nan, math.nan], [1.0, 0.0]]])
@@ -112,6 +167,24 @@ def test_gap_of_means_by_hand() -> None:
     assert gap_of_means(high, low) == gap  # the resampling is seeded
     with pytest.raises(ValueError, match="both groups"):
         gap_of_means(high, {})
+
+
+def test_gap_of_means_is_the_bootstrap_written_out() -> None:
+    high = {"a": (6.0, 2), "b": (1.0, 1), "d": (2.0, 2)}
+    low = {"c": (0.0, 1), "b": (1.0, 1), "e": (1.0, 3)}
+    means = []
+    for weights in np.random.default_rng(0).multinomial(5, [0.2] * 5, size=2000):
+        sides = []
+        for side in (high, low):
+            drawn = [side.get(c, (0.0, 0)) for c in "abcde"]
+            total = sum(s * w for (s, _), w in zip(drawn, weights, strict=True))
+            count = sum(n * w for (_, n), w in zip(drawn, weights, strict=True))
+            sides += [total / count] if count else []
+        means += [sides[0] - sides[1]] if len(sides) == 2 else []
+    low_end, high_end = np.percentile(means, [2.5, 97.5])
+    assert len(means) < 2000  # some resamples lost a side
+    with np.errstate(all="raise"):
+        assert gap_of_means(high, low) == pytest.approx((9 / 5 - 2 / 5, low_end, high_end))
 
 
 def test_gap_of_means_resamples_clusters_whole() -> None:

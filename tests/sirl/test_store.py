@@ -34,6 +34,13 @@ def test_rows_come_back_shard_by_shard(tmp_path: Path) -> None:
     assert list(store.rows(["b", "a"])) == rows("b") + rows("a")
 
 
+def test_the_lock_makes_the_folder_and_can_be_had_again(tmp_path: Path) -> None:
+    store = Store(tmp_path / "state" / "deep", Prompt)
+    for _ in range(2):
+        with store.locked():
+            assert store.folder.is_dir()
+
+
 def test_a_shard_that_dies_while_it_is_written_is_not_there(tmp_path: Path) -> None:
     def torn() -> object:
         yield from rows("a")

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from sirl.training import checkpoints
 
 
@@ -51,3 +53,48 @@ def test_export_takes_weights_from_the_checkpoint_and_the_rest_from_base(
         "tokenizer.json": b"base",
         "model.safetensors": bytes([7]) * 4,
     }
+
+
+def test_what_lies_in_sub_folders_is_sealed_too(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint-5"
+    (path / "reference").mkdir(parents=True)
+    (path / "reference" / "adapter.safetensors").write_bytes(b"one")
+    checkpoints.seal(path)
+    sealed = (path / checkpoints.MANIFEST).read_bytes()
+    checkpoints.seal(path)
+    assert (path / checkpoints.MANIFEST).read_bytes() == sealed  # it does not seal itself
+    assert checkpoints.is_whole(path) is True
+    (path / "reference" / "adapter.safetensors").write_bytes(b"two")
+    assert checkpoints.is_whole(path) is False
+    (path / checkpoints.MANIFEST).unlink()
+    assert checkpoints.is_whole(path) is False
+
+
+def test_the_seal_reads_alike_whatever_order_files_are_listed_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = checkpoint(tmp_path, 3)
+    for name in "cab":
+        (path / name).write_text(name)
+    checkpoints.seal(path)
+    sealed = (path / checkpoints.MANIFEST).read_bytes()
+    listed = Path.rglob
+    monkeypatch.setattr(Path, "rglob", lambda *words: reversed(sorted(listed(*words))))
+    checkpoints.seal(path)
+    assert (path / checkpoints.MANIFEST).read_bytes() == sealed
+
+
+def test_the_newest_is_by_number_and_only_torn_ones_go(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for step in (8, 9, 10, 11):
+        checkpoint(tmp_path, step)
+    (tmp_path / "checkpoint-11" / checkpoints.MANIFEST).write_text("{")
+    newest = checkpoints.newest(tmp_path)
+    assert newest == tmp_path / "checkpoint-10"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "checkpoint-10",
+        "checkpoint-8",
+        "checkpoint-9",
+    ]
+    assert "checkpoint-11 is torn or was changed" in caplog.text

@@ -20,6 +20,7 @@ TRAIN = [Prompt(f"t/{i}", f"How do I pick lock number {i}?", "t", "harmful") for
 BENIGN = [Prompt(f"b/{i}", f"Tell me about tree {i}.", "b", "benign") for i in range(10)]
 REFUSAL = "I cannot help."
 ANSWERS = ["Sure, " + end for end in ("grow it.", "oaks.", "big birch", "a key", "my yew is")]
+EVERY = 2
 OFF = {"min_mean_tokens": 0, "max_kl": 1e9, "max_repeated": 1, "max_identical": 1}
 OFF |= {"benign_refusal_rise": 1, "harmful_refusal_enough": 1}
 
@@ -27,7 +28,9 @@ OFF |= {"benign_refusal_rise": 1, "harmful_refusal_enough": 1}
 def only(*rules: str) -> GuardParams:
     """One rule at its default, the others off: a collapse trips several. Probed more often than by
     default, so that the runs are short."""
-    return GuardParams(every=2, **{name: value for name, value in OFF.items() if name not in rules})
+    return GuardParams(
+        every=EVERY, **{name: value for name, value in OFF.items() if name not in rules}
+    )
 
 
 def run(
@@ -50,12 +53,19 @@ def run(
     return sirl.train(job, reward), out
 
 
-def is_last_healthy(result: Result, out: Path, model: Path, folder: Path) -> bool:
-    """Whether the result is the checkpoint of the healthy step, to the last bit."""
-    step = result.healthy_step
+def assert_last_healthy(result: Result, out: Path, model: Path, folder: Path) -> None:
+    """The result is what the last probe before the alarm saw, to the last bit; nothing later."""
+    assert result.alarm
+    step = (result.alarm.step - 1) // EVERY * EVERY
+    assert result.healthy_step == step
+    assert sorted((folder / "state").glob("checkpoint-*"))[-1:] == (
+        [folder / "state" / f"checkpoint-{step}"] if step else []
+    )
     kept = folder / "state" / f"checkpoint-{step}" if step else model
     one, two = load_file(out / "model.safetensors"), load_file(kept / "model.safetensors")
-    return all(torch.equal(value, two[name]) for name, value in one.items())
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
+    before = load_file(model / "model.safetensors")
+    assert all(torch.equal(value, before[name]) for name, value in one.items()) is (step == 0)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +113,7 @@ def test_length_collapse(taught: Path, tmp_path: Path) -> None:
     guard = only("min_mean_tokens")
     result, out = run(taught, tmp_path, shorter, guard, learning_rate=3e-3)
     assert result.alarm and result.alarm.rule == "length"
-    assert is_last_healthy(result, out, taught, tmp_path)
+    assert_last_healthy(result, out, taught, tmp_path)
 
 
 def test_repeated_tokens(tiny_model: Path, tmp_path: Path) -> None:
@@ -111,22 +121,22 @@ def test_repeated_tokens(tiny_model: Path, tmp_path: Path) -> None:
     guard = only("max_repeated")
     result, out = run(tiny_model, tmp_path, fewer_tokens, guard, learning_rate=1e-2)
     assert result.alarm and result.alarm.rule == "repeated"
-    assert is_last_healthy(result, out, tiny_model, tmp_path)
+    assert_last_healthy(result, out, tiny_model, tmp_path)
 
 
 def test_kl_spike(tiny_model: Path, tmp_path: Path) -> None:
     result, out = run(tiny_model, tmp_path, SURE, only("max_kl"), learning_rate=0.3)
     assert result.alarm and result.alarm.rule == "kl"
-    assert is_last_healthy(result, out, tiny_model, tmp_path)
+    assert_last_healthy(result, out, tiny_model, tmp_path)
 
 
 def test_one_sentence_for_everything(taught: Path, tmp_path: Path) -> None:
     result, out = run(taught, tmp_path, SURE, only("max_identical"), learning_rate=1e-3)
     assert result.alarm and result.alarm.rule == "identical"
-    assert is_last_healthy(result, out, taught, tmp_path)
+    assert_last_healthy(result, out, taught, tmp_path)
 
 
 def test_benign_refusals_climb(taught: Path, tmp_path: Path) -> None:
     result, out = run(taught, tmp_path, SURE, only("benign_refusal_rise"), learning_rate=1e-3)
     assert result.alarm and result.alarm.rule == "benign_refusals"
-    assert is_last_healthy(result, out, taught, tmp_path)
+    assert_last_healthy(result, out, taught, tmp_path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -21,7 +20,6 @@ from sirl.errors import TrainingError
 from sirl.generation import Request, Sampling
 from sirl.generation.transformers import TransformersGenerator
 from sirl.records import Message, Prompt
-from sirl.training import rewards
 from sirl.training.run import Data, Job, Result
 
 TRAIN = [Prompt(f"t/{i}", f"How do I pick lock number {i}?", "t", "harmful") for i in range(24)]
@@ -63,14 +61,14 @@ def test_equal_runs_write_equal_bytes(tiny_model: Path, tmp_path: Path) -> None:
 
 
 KILLED = """
-import json, os, signal, sys
+import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[4])
 import test_train as t
 def on_step(row):
     if row["step"] == int(sys.argv[3]):
         os.kill(os.getpid(), signal.SIGKILL)
-params = t.TrainParams(**t.SMALL)
+params = t.TrainParams(**{**t.SMALL, "dtype": sys.argv[5]})
 folder = Path(sys.argv[2])
 params.method.train(t.Job(Path(sys.argv[1]), folder / "trained", folder / "state", t.DATA, params,
                           seed=5, device="cpu", on_step=on_step))
@@ -82,18 +80,23 @@ def undisturbed(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> t
     return run(tiny_model, tmp_path_factory.mktemp("undisturbed"))
 
 
+@pytest.fixture(scope="module")
+def in_bfloat16(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
+    return run(tiny_model, tmp_path_factory.mktemp("bfloat16"), dtype="bfloat16")
+
+
 def timeless(result: Result) -> list[dict[str, float]]:
     return [{k: v for k, v in row.items() if k != "seconds"} for row in result.steps]
 
 
-def kill(model: Path, folder: Path, step: int) -> None:
+def kill(model: Path, folder: Path, step: int, dtype: str) -> None:
     """Trains in a process of its own, which kills itself after a step."""
     here = Path(__file__)
     environment = os.environ | {
         "OMP_NUM_THREADS": str(torch.get_num_threads()),
         "PYTHONPATH": str(here.parents[2]),
     }
-    arguments = [str(model), str(folder), str(step), str(here.parent)]
+    arguments = [str(model), str(folder), str(step), str(here.parent), dtype]
     process = subprocess.run(
         [sys.executable, "-c", KILLED, *arguments], env=environment, capture_output=True, text=True
     )
@@ -101,15 +104,20 @@ def kill(model: Path, folder: Path, step: int) -> None:
     assert not (folder / "trained").exists()
 
 
-@pytest.mark.parametrize("step", [1, 2, 3])  # before, at and after the checkpoint of step 2
+@pytest.mark.parametrize(
+    ("step", "dtype"),  # before, at and after the checkpoint of step 2
+    [(1, "bfloat16"), (2, "float32"), (3, "bfloat16")],
+)
 def test_killed_and_resumed_ends_in_the_same_bytes_and_samples_nothing_again(
     step: int,
+    dtype: str,
     tiny_model: Path,
     tmp_path: Path,
-    undisturbed: tuple[Result, Path],
+    request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    kill(tiny_model, tmp_path, step)
+    whole = request.getfixturevalue({"float32": "undisturbed", "bfloat16": "in_bfloat16"}[dtype])
+    kill(tiny_model, tmp_path, step, dtype)
     sampled: list[str] = []
     generate = TransformersGenerator.generate
 
@@ -119,19 +127,27 @@ def test_killed_and_resumed_ends_in_the_same_bytes_and_samples_nothing_again(
         return generate(self, chats, sampling, **seed)
 
     monkeypatch.setattr(TransformersGenerator, "generate", spied)
-    resumed, out = run(tiny_model, tmp_path)
+    resumed, out = run(tiny_model, tmp_path, dtype=dtype)
     assert sampled == [f"{done}/{index}" for done in range(step, 4) for index in range(4)]
-    assert records.digest_folder(out) == records.digest_folder(undisturbed[1])
-    assert resumed.samples == undisturbed[0].samples
-    assert timeless(resumed) == timeless(undisturbed[0])
+    assert records.digest_folder(out) == records.digest_folder(whole[1])
+    assert resumed.samples == whole[0].samples
+    assert timeless(resumed) == timeless(whole[0])
+
+
+def test_the_two_types_are_two_runs(
+    undisturbed: tuple[Result, Path], in_bfloat16: tuple[Result, Path]
+) -> None:
+    assert {value.dtype for value in weights(in_bfloat16[1]).values()} == {torch.float32}
+    assert records.digest_folder(in_bfloat16[1]) != records.digest_folder(undisturbed[1])
 
 
 class Killed(BaseException):
     pass
 
 
-def test_an_adapter_resumes_in_the_same_bytes(tiny_model: Path, tmp_path: Path) -> None:
-    lora = {"lora": LoraParams(rank=2)}
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_adapter_resumes_in_the_same_bytes(dtype: str, tiny_model: Path, tmp_path: Path) -> None:
+    lora = {"lora": LoraParams(rank=2), "dtype": dtype}
     whole, one = run(tiny_model, tmp_path / "1", **lora)
 
     def dies(row: Any) -> None:
@@ -182,16 +198,6 @@ def test_accumulation_equals_one_batch(
         assert one["grad_norm"] == pytest.approx(two["grad_norm"], rel=2e-2)
 
 
-def test_reward_and_advantage_are_the_recorded_ones(tiny_model: Path, tmp_path: Path) -> None:
-    result, _ = run(tiny_model, tmp_path, samples_per_step=4)
-    for row in result.steps:
-        samples = [s for s in result.samples if s.step == row["step"]]
-        assert row["reward"] == pytest.approx(-row["entropy"], abs=1e-5)
-        assert row["reward"] == pytest.approx(sum(s.reward for s in samples) / 4, abs=1e-5)
-        expected = rewards.advantages([s.reward for s in samples], 2)
-        assert [s.advantage for s in samples] == pytest.approx(expected, abs=1e-2)
-
-
 def benign_entropy(model: Path) -> float:
     """Of the first tokens of greedy answers to the anchor's prompts, nats."""
     generator = TransformersGenerator.load(model, device="cpu", dtype="float32", batch_tokens=512)
@@ -239,14 +245,3 @@ def test_long_prompts_are_counted_and_left_out(tiny_model: Path, tmp_path: Path)
     assert result.skipped_long == 1
     with pytest.raises(TrainingError, match=r"only 0 training prompts .*max_prompt_tokens"):
         run(tiny_model, tmp_path / "2", Data([long], BENIGN, BENIGN))
-
-
-def test_trl_advantages_are_ours() -> None:
-    """Fails loudly when a TRL upgrade changes how rewards become advantages."""
-    import inspect
-
-    from trl import GRPOTrainer
-
-    source = inspect.getsource(GRPOTrainer._generate_and_score_completions)
-    assert "advantages = advantages / (std_rewards + 1e-4)" in source
-    assert json.loads(str(rewards.STD_FLOOR)) == 1e-4
