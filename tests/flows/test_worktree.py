@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -87,6 +88,19 @@ def test_a_deleted_worktree_is_made_anew(project: Path) -> None:
     for path in sorted(place.root.rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
     place.root.rmdir()
+    with opened(project, "quick", []) as place:
+        assert (place.root / "dvc.yaml").is_file()
+
+
+def test_what_a_killed_git_left_blocks_no_run(project: Path) -> None:
+    with opened(project, "quick", []) as place:
+        (place.root / "made.by.a.stage").touch()
+    entry = project / ".git" / "worktrees" / place.root.name
+    (entry / "index.lock").touch()  # killed while it was brought up to date
+    with opened(project, "quick", []) as place:
+        assert (place.root / "made.by.a.stage").exists()
+    shutil.rmtree(place.root)
+    (entry / "locked").write_text("initializing")  # killed while it was made
     with opened(project, "quick", []) as place:
         assert (place.root / "dvc.yaml").is_file()
 
