@@ -170,7 +170,8 @@ def _folder(project: Path, key: str) -> Path:
 def _create(project: Path, folder: Path, commit: str) -> None:
     """Adds the worktree and points its DVC at the checkout's cache."""
     shutil.rmtree(folder, ignore_errors=True)
-    _git(project, "worktree", "add", "--force", "--detach", str(folder), commit)
+    # Once for the entry of a folder that is gone, once more for one whose making was killed.
+    _git(project, "worktree", "add", "--force", "--force", "--detach", str(folder), commit)
     _share_cache(project, folder)
 
 
@@ -194,6 +195,8 @@ def _update(folder: Path, commit: str) -> None:
     """Moves the worktree to a commit; its own dvc.lock stays, it knows what was run here."""
     lock = folder / "dvc.lock"
     known = lock.read_bytes() if lock.is_file() else None
+    # We hold the worktree, so what locks its index is what a killed git left.
+    Path(folder, _git(folder, "rev-parse", "--git-path", "index.lock")).unlink(missing_ok=True)
     _git(folder, "checkout", "--force", "--detach", commit)
     if known is not None:
         records.write_bytes(lock, [known])

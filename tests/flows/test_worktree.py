@@ -95,6 +95,19 @@ def test_a_deleted_worktree_is_made_anew(project: Path) -> None:
         assert (place.root / "dvc.yaml").is_file()
 
 
+def test_what_a_killed_git_left_blocks_no_run(project: Path) -> None:
+    with opened(project, "quick", []) as place:
+        (place.root / "artifacts").mkdir()
+    entry = project / ".git" / "worktrees" / place.root.name
+    (entry / "index.lock").touch()  # killed while it was brought up to date
+    with opened(project, "quick", []) as place:
+        assert (place.root / "artifacts").exists()
+    shutil.rmtree(place.root)
+    (entry / "locked").write_text("initializing")  # killed while it was made
+    with opened(project, "quick", []) as place:
+        assert (place.root / "dvc.yaml").is_file()
+
+
 def test_a_snapshot_is_head_or_equal_for_an_equal_checkout(project: Path) -> None:
     head = (project / ".git" / "refs" / "heads").glob("*").__next__().read_text().strip()
     assert worktree.snapshot(project) == head
