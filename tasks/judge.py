@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sirl import evaluation, generation, judges, judging, lineage, records
+from sirl import evaluation, generation, judges, judging, lineage, model_files, records
 from sirl.config import Params
 from sirl.judges import JudgeSpec
 from sirl.judges.base import Judging
@@ -48,7 +48,7 @@ def run(stage: Stage) -> None:
         "judges": [_named(judge, layout) for judge in chosen],
         "agreement": judging.agreement(verdicts, [judge.name for judge in chosen]),
         "target": {
-            "model": records.digest_folder(layout.model(role)),
+            "model": model_files.digest(layout.model(role)),
             "chat_template": chat_template_digest(layout.model(role)),
         },
         "inputs": lineage.stamp(layout.root, [path, layout.verdicts(role)]),

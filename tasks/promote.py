@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from sirl import records
+from sirl import model_files, records
 from sirl.config import Params
 from sirl.errors import DataError, SirlError
 from sirl.layout import Layout
@@ -67,6 +67,7 @@ def register(stage: Stage) -> str:
     """
     layout = stage.layout
     decision = records.read_json(layout.decision)
+    model_files.require_only(layout.model("trained"))
     digest = records.digest_folder(layout.model("trained"))
     facts = {
         "digest": digest,

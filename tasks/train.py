@@ -8,10 +8,10 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sirl import records, training
+from sirl import model_files, records, training
 from sirl.errors import TrainingError
 from sirl.layout import Split
-from sirl.models import resolve_device
+from sirl.models import chat_template_digest, resolve_device
 from sirl.progress import bar
 from sirl.records import Prompt
 from tasks.stage import Stage, main
@@ -95,12 +95,14 @@ def _prompts(stage: Stage, split: Split) -> list[Prompt]:
 def _key(stage: Stage) -> str:
     """Hash of all that decides the result, the code included: what is changed never picks up an old
     checkpoint."""
+    base = stage.layout.model("base")
     inputs = [stage.layout.prompts(split) for split in ("train", "anchor", "probe")]
     code = sorted(Path(training.__path__[0]).glob("*.py"))
     parts = {
         "params": stage.params.train.model_dump(mode="json"),
         "seed": stage.params.seed,
-        "model": records.digest_folder(stage.layout.model("base")),
+        "model": model_files.digest(base),
+        "chat_template": chat_template_digest(base),
         "prompts": [records.digest_file(path) for path in inputs],
         "code": [records.digest_file(path) for path in code],
     }
