@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sirl import model_files
 from sirl.errors import ModelError
 from sirl.models import HubModel, LocalModel, ModelSpec, PackagedModel
 
@@ -69,7 +70,7 @@ def _folder(path: Path) -> Shape:
     config = json.loads((path / "config.json").read_bytes())
     heads = config["num_attention_heads"]
     return Shape(
-        parameters=sum(_elements(file) for file in path.glob("*.safetensors")),
+        parameters=sum(_elements(file) for file in model_files.weights(path)),
         layers=config["num_hidden_layers"],
         hidden=config["hidden_size"],
         kv_heads=config.get("num_key_value_heads") or heads,

@@ -8,6 +8,7 @@ import os
 import sys
 from pathlib import Path
 
+from sirl import model_files
 from sirl.errors import ModelError
 from sirl.generation.openai import served_name
 
@@ -16,6 +17,7 @@ def command(model: Path, arguments: list[str]) -> list[str]:
     """The server's command. `vllm serve` does not start with vLLM's build for a CPU; this does."""
     if not (model / "config.json").is_file():
         raise ModelError(f"{model} holds no model", "Build it: dvc repro base")
+    model_files.require_only(model)  # vLLM would take weights under other names as well
     module = "vllm.entrypoints.openai.api_server"
     name = served_name(model)
     return [

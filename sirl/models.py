@@ -7,13 +7,17 @@ import json
 import logging
 import re
 import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from sirl import model_files
 from sirl.errors import MissingPackageError, ModelError, ServiceError
+from sirl.generation import chat_template
+from sirl.model_files import HUB_FILES
 from sirl.records import digest_file, digest_json, read_json, write_bytes
 from sirl.spec import Spec, Url
 
@@ -24,7 +28,8 @@ log = logging.getLogger(__name__)
 
 GENERATION_CONFIG = "generation_config.json"
 
-HUB_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "LICENSE*", "README.md")
+Task = Literal["CAUSAL_LM", "SEQ_CLS"]
+"""What a model is for, as PEFT names it: to write, or to score."""
 
 
 class PackagedModel(Spec):
@@ -59,14 +64,17 @@ class PackagedModel(Spec):
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-        model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_pretrained(
+            **source, dtype=torch.float32, trust_remote_code=False
+        )
         # transformers refuses to save what it believes to be quantised; it has just been
         # dequantised.
         model.hf_quantizer = None
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
         model.save_pretrained(target)
-        AutoTokenizer.from_pretrained(**source).save_pretrained(target)
+        tokenizer = AutoTokenizer.from_pretrained(**source, trust_remote_code=False)
+        tokenizer.save_pretrained(target)
 
 
 class LocalModel(Spec):
@@ -76,10 +84,11 @@ class LocalModel(Spec):
     path: Path
 
     def write(self, target: Path) -> None:
-        """Copies the folder to `target`."""
+        """Copies the files of the model to `target`."""
         if not self.path.is_dir():
             raise ModelError(f"base.model.path: {self.path} is no folder")
-        shutil.copytree(self.path, target, dirs_exist_ok=True)
+        model_files.refuse_links(self.path)
+        model_files.copy(self.path, target)
 
 
 class HubModel(Spec):
@@ -155,26 +164,38 @@ def set_template_arguments(folder: Path, arguments: TemplateArguments) -> None:
 
 
 def merge_adapter(folder: Path, adapter: Path) -> None:
-    """Merges a LoRA adapter into the model in `folder`, in place, in float32."""
-    if not (adapter / "adapter_config.json").is_file():
-        raise ModelError(f"base.adapter: {adapter} holds no adapter_config.json")
+    """Merges a LoRA adapter into the model in `folder`, in place, in float32.
+
+    Raises:
+        ModelError: It is no LoRA adapter in safetensors, or one of another model.
+    """
+    model_files.check_adapter(adapter)
     from peft import PeftModel
 
-    model = PeftModel.from_pretrained(load_model(folder, "float32"), str(adapter))
-    save_model(model.merge_and_unload(), folder, folder)
+    model = load_model(folder, "float32")
+    try:
+        merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    except Exception as error:  # as many kinds as there are ways not to fit
+        raise ModelError(f"base.adapter: {adapter} does not fit the model: {error}") from error
+    with tempfile.TemporaryDirectory(dir=folder.parent) as made:
+        merged.save_pretrained(made)
+        for path in model_files.weights(folder):
+            path.unlink()
+        (folder / model_files.INDEX).unlink(missing_ok=True)
+        for path in model_files.listed(Path(made)):
+            if model_files.is_of_weights(path.name) or path.name == "config.json":
+                path.replace(folder / path.name)
 
 
-def check(folder: Path) -> None:
+def check(folder: Path, task: Task = "CAUSAL_LM") -> None:
     """Refuses a model the pipeline cannot use, before any time is spent on it.
 
     Raises:
-        ModelError: No safetensors, no chat template or no end token.
+        ModelError: Files are missing, disagree or are unsafe; the weights are quantised, not of
+            this architecture or not finite; or no chat can be put to the model and ended.
     """
-    if not any(folder.glob("*.safetensors")):
-        raise ModelError(
-            f"{folder} holds no .safetensors file",
-            "Convert it first: pickled weights are not loaded, they can run code",
-        )
+    weights = model_files.weights(folder)
+    model_files.check_settings(folder)
     tokenizer = load_tokenizer(folder)
     if not tokenizer.chat_template:
         raise ModelError(
@@ -184,30 +205,52 @@ def check(folder: Path) -> None:
         raise ModelError(
             f"the tokenizer of {folder} has no end token", "Set eos_token in tokenizer_config.json"
         )
+    _load(folder, task, device_map="meta")
+    writes = task == "CAUSAL_LM"
+    ends = end_token_ids(load_generation_config(folder), tokenizer) if writes else None
+    chat_template.check(tokenizer, ends)
+    model_files.check_finite(weights)
 
 
-def load_model(folder: Path, dtype: Literal["float32", "bfloat16"]) -> PreTrainedModel:
-    """Loads a causal language model from safetensors onto the CPU.
+def load_model(
+    folder: Path, dtype: Literal["float32", "bfloat16"], task: Task = "CAUSAL_LM"
+) -> PreTrainedModel:
+    """Loads a model from safetensors onto the CPU.
 
     It generates by our settings: its own generation config is left in its file, but for the tokens
     that end a response.
 
     Raises:
-        ModelError: The folder holds no model that transformers can load.
+        ModelError: The folder holds no such model that transformers can load, or not all of it.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
+    return _load(folder, task, dtype=getattr(torch, dtype))
+
+
+def _load(folder: Path, task: Task, **how: Any) -> PreTrainedModel:
+    """transformers would run a folder's code, and make up weights that it lacks."""
+    import transformers
+
+    model_files.listed(folder)
+    kind = "CausalLM" if task == "CAUSAL_LM" else "SequenceClassification"
     try:
-        return AutoModelForCausalLM.from_pretrained(
+        model, told = getattr(transformers, f"AutoModelFor{kind}").from_pretrained(
             str(folder),
-            dtype=getattr(torch, dtype),
             use_safetensors=True,
             local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
             generation_config=load_generation_config(folder),
+            **how,
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a folder can be broken in any way
         raise ModelError(f"{folder} cannot be loaded: {error}", "Rebuild it: dvc repro") from error
+    if missing := sorted(told["missing_keys"]):
+        raise ModelError(
+            f"{folder} lacks {len(missing)} weights of its architecture, {missing[0]} among them"
+        )
+    return model
 
 
 def save_model(model: Any, folder: Path, base: Path) -> None:
@@ -223,21 +266,25 @@ def save_model(model: Any, folder: Path, base: Path) -> None:
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """Loads the tokenizer, padding on the left as generation wants; the end token pads where no
-    other does."""
+    other does, and a chat template is told one day only (`chat_template.DATE`)."""
     from transformers import AutoTokenizer
 
+    model_files.listed(folder)
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError) as error:
+        tokenizer: Any = AutoTokenizer.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # a folder can be broken in any way
         raise ModelError(f"the tokenizer in {folder} cannot be loaded: {error}") from error
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token_id = tokenizer.eos_token_id
+    tokenizer.chat_template = chat_template.pinned(tokenizer.chat_template)
     return tokenizer
 
 
 def chat_template_digest(folder: Path) -> str:
-    """Digest of how the model in a folder is sent a chat: of its template's text."""
+    """Digest of how the model in a folder is sent a chat: of its template's text, with the day."""
     return digest_json(load_tokenizer(folder).chat_template)[:16]
 
 

@@ -14,7 +14,7 @@ from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 
-from sirl import attacks, entropy, evaluation, generation, judges, records
+from sirl import attacks, entropy, evaluation, generation, judges, model_files, records
 from sirl.attacks.base import Arena, Need
 from sirl.config import Params
 from sirl.errors import DataError
@@ -38,7 +38,7 @@ def run(stage: Stage) -> None:
         _prompts(stage, "benign", params.benign),
     )
     device = stage.params.execution.device(stage.params.runtime.device)
-    digest = records.digest_folder(layout.model(role))
+    digest = model_files.digest(layout.model(role))
     context = _context(stage, device, digest)
     store = Store(resume.begin(layout, f"attack@{role}", context), Transcript)
     addresses = [shard.address(context) for shard in shards]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sirl.records import digest_folder
+from sirl import model_files
 from tasks import models
 from tasks.stage import Stage, main
 
@@ -12,7 +12,7 @@ def run(stage: Stage) -> None:
     params, out = stage.params.base, stage.layout.model("base")
     adapter = None if params.adapter is None else stage.layout.root / params.adapter
     models.bring(params.model, out, adapter, params.chat_template_kwargs)
-    stage.tracker.tags({"model.digest": digest_folder(out)})
+    stage.tracker.tags({"model.digest": model_files.digest(out)})
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 
-from sirl import capability, generation, packaged, records
+from sirl import capability, generation, model_files, packaged, records
 from sirl.capability import BenchmarkSpec, summary
 from sirl.config import Params
 from sirl.layout import Layout, ModelRole
@@ -31,7 +31,7 @@ def run(stage: Stage) -> None:
     benchmarks = params.capability.benchmarks
     summary.check_labels(benchmarks)
     device = params.execution.device(params.runtime.device)
-    digest = records.digest_folder(layout.model(role))
+    digest = model_files.digest(layout.model(role))
     context = _context(stage, device, digest)
     store = Store(resume.begin(layout, f"capability@{role}", context), CapabilityItem)
     addresses = {b.label: records.digest_json([context, b.model_dump()])[:32] for b in benchmarks}

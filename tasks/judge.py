@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sirl import evaluation, generation, judges, judging, lineage, records
+from sirl import evaluation, generation, judges, judging, lineage, model_files, records
 from sirl.config import Params
 from sirl.judges import JudgeSpec
 from sirl.judges.base import Judging
@@ -36,7 +36,7 @@ def run(stage: Stage) -> None:
     evaluation.distinct("judge.judges", [judge.name for judge in chosen])
     path = layout.transcripts(role)
     answered = {layout.attacked(role): records.read_json(layout.attacked(role))["model"]}
-    answered[layout.model(role)] = records.digest_folder(layout.model(role))
+    answered[layout.model(role)] = model_files.digest(layout.model(role))
     target = lineage.one_model(answered)
     verdicts = sorted(_verdicts(stage, path), key=lambda verdict: verdict.id)
     records.write(layout.verdicts(role), verdicts)

@@ -6,7 +6,7 @@ import shutil
 from functools import partial
 from pathlib import Path
 
-from sirl import models
+from sirl import model_files, models
 from sirl.config import Params
 from sirl.errors import ModelError
 from sirl.generation import Generator
@@ -15,7 +15,7 @@ from sirl.judges import JudgeSpec
 from sirl.judges.base import Judging
 from sirl.layout import Layout, ModelRole
 from sirl.models import ModelSpec, S3Model, TemplateArguments
-from sirl.records import digest_folder, digest_json
+from sirl.records import digest_json
 from tasks import storage
 
 
@@ -37,6 +37,7 @@ def bring(
     if adapter is not None:
         models.merge_adapter(partial, adapter)
     models.set_template_arguments(partial, template or {})
+    model_files.require_only(partial)
     models.check(partial)
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)
@@ -59,7 +60,7 @@ def target(params: Params, layout: Layout, role: ModelRole, device: str, digest:
         ModelError: What is in its folder is not of this digest.
     """
     folder = layout.model(role)
-    if digest_folder(folder) != digest:
+    if model_files.digest(folder) != digest:
         raise ModelError(f"{folder} has changed, or is another on this machine")
     return params.backend.open(folder, device)
 
@@ -77,7 +78,7 @@ def digests(spec: AssistantSpec | None, layout: Layout) -> dict[str, str | None]
         return {"model_digest": None, "chat_template": None}
     folder = _kept(spec, layout)
     return {
-        "model_digest": digest_folder(folder),
+        "model_digest": model_files.digest(folder),
         "chat_template": models.chat_template_digest(folder),
     }
 

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sirl import attacks, entropy, generation, profiling, readiness, records
+from sirl import attacks, entropy, generation, model_files, profiling, readiness, records
 from sirl.config import Params
 from sirl.generation import TransformersBackend
 from sirl.judges import refusal
@@ -41,7 +41,7 @@ def run(stage: Stage) -> None:
         params.profile.attacked,
     )
     device = params.execution.device(params.runtime.device)
-    digest = records.digest_folder(layout.model(role))
+    digest = model_files.digest(layout.model(role))
     context = _context(params, device, digest)
     store = Store(resume.begin(layout, f"profile@{role}", context), ProfiledResponse)
     parts = profiling.parts(asked)

@@ -26,7 +26,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from sirl import records
+from sirl import model_files, records
 from sirl.config import Params
 from sirl.errors import DataError, ServiceError, SirlError
 from sirl.layout import Layout
@@ -104,7 +104,8 @@ def register(stage: Stage, decision: Mapping[str, Any] | None = None) -> str:
     """
     layout = stage.layout
     decision = decision or records.read_json(layout.decision)
-    digest = records.digest_folder(layout.model("trained"))
+    model_files.require_only(layout.model("trained"))
+    digest = model_files.digest(layout.model("trained"))
     if decision.get("models", {}).get("trained", digest) != digest:
         raise DataError(
             f"{layout.model('trained')} is not the model that the gate decided on",
@@ -364,7 +365,7 @@ def _publish(uri: str, layout: Layout, version: str, digest: str) -> None:
         storage.verify(uri, digest)
         return
     folder = layout.model("trained")
-    if records.digest_folder(folder) != digest:
+    if model_files.digest(folder) != digest:
         raise DataError(
             f"the checkpoint of version {version} is neither at {uri} nor in {folder}",
             "Bring it back: dvc checkout with the dvc.lock of the version's git.commit",

@@ -7,11 +7,11 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sirl import entropy, generation, records, training
+from sirl import entropy, generation, model_files, records, training
 from sirl.errors import TrainingError
 from sirl.judges import refusal
 from sirl.layout import Split
-from sirl.models import resolve_device
+from sirl.models import chat_template_digest, resolve_device
 from sirl.progress import bar
 from sirl.records import Prompt
 from tasks import resume
@@ -34,7 +34,7 @@ def run(stage: Stage) -> None:
 
     layout, params = stage.layout, stage.params.train
     data = Data(*(_prompts(stage, split) for split in ("train", "anchor", "probe")))
-    base = records.digest_folder(layout.model("base"))
+    base = model_files.digest(layout.model("base"))
     state = resume.begin(layout, "train", _key(stage, device))
     progress = iter(bar(range(params.steps), "training", params.steps))
 
@@ -98,6 +98,7 @@ def _prompts(stage: Stage, split: Split) -> list[Prompt]:
 def _key(stage: Stage, device: str) -> str:
     """Hash of all that decides the result, the code included: what is changed never picks up an old
     checkpoint."""
+    base = stage.layout.model("base")
     inputs = [stage.layout.prompts(split) for split in ("train", "anchor", "probe")]
     folders = [Path(package.__path__[0]) for package in (generation, training)]
     code = [file for folder in folders for file in sorted(folder.glob("*.py"))]
@@ -106,7 +107,8 @@ def _key(stage: Stage, device: str) -> str:
         "params": stage.params.train.model_dump(mode="json"),
         "seed": stage.params.seed,
         "device": device,
-        "model": records.digest_folder(stage.layout.model("base")),
+        "model": model_files.digest(base),
+        "chat_template": chat_template_digest(base),
         "prompts": [records.digest_file(path) for path in inputs],
         "code": [records.digest_file(path) for path in code],
     }
@@ -122,7 +124,7 @@ def _write(stage: Stage, result: Result, base: str) -> None:
     records.write_json(
         layout.train_summary,
         {
-            "models": {"base": base, "trained": records.digest_folder(layout.model("trained"))},
+            "models": {"base": base, "trained": model_files.digest(layout.model("trained"))},
             "steps_run": len(result.steps),
             "healthy_step": result.healthy_step,
             "stopped": alarm and {"rule": alarm.rule, "step": alarm.step, "detail": alarm.detail},

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sirl import records
+from sirl import model_files
 from sirl.errors import ModelError, ServiceError
 from sirl.generation import Request, Sampling
 from sirl.generation.likelihoods import Encoded, Scorer
@@ -44,7 +44,7 @@ leaves them open."""
 def served_name(folder: Path) -> str:
     """The name a server gives to the model in a folder: it holds the digest of what is in it, so
     that a server which loaded something else cannot be taken for it."""
-    return f"sirl-{records.digest_folder(folder)[:16]}"
+    return f"sirl-{model_files.digest(folder)[:16]}"
 
 
 class ServedFolder(Scorer):

@@ -7,7 +7,6 @@ steps. The anchor and `train.beta` are GRPO's and have no part in them.
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,7 @@ from transformers import Trainer
 from transformers.trainer_utils import set_seed
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
+from sirl import model_files
 from sirl.generation import best_of_n as inference
 from sirl.generation.transformers import TransformersGenerator
 from sirl.judges.refusal import outcome
@@ -145,7 +145,7 @@ def best_of_n(job: Job, n: int) -> Result:
     world = PartialState(cpu=job.device == "cpu")
     if world.is_main_process:
         with policy.whole(job.out) as partial:
-            shutil.copytree(job.base, partial)
+            model_files.copy(job.base, partial)
             inference.write(partial, n)
     world.wait_for_everyone()
     return Result([], [], 0, None, base_probe, skipped_long=0)

@@ -7,13 +7,12 @@ import logging
 import shutil
 from pathlib import Path
 
-from sirl import records
+from sirl import model_files, records
 from sirl.errors import DataError
 
 log = logging.getLogger(__name__)
 
 MANIFEST = "complete.json"
-WEIGHT_SUFFIXES = (".safetensors", ".safetensors.index.json")
 
 
 def seal(checkpoint: Path) -> None:
@@ -56,9 +55,7 @@ def step_of(checkpoint: Path | None) -> int:
 
 def export(checkpoint: Path, base: Path, target: Path) -> None:
     """Puts a checkpoint's weights beside the base model's tokenizer and config in a new folder."""
-    target.mkdir(parents=True)
-    for file in base.iterdir():
-        if not file.name.startswith("model") or not file.name.endswith(WEIGHT_SUFFIXES):
+    model_files.copy(base, target, with_weights=False)
+    for file in checkpoint.iterdir():
+        if model_files.is_of_weights(file.name):
             shutil.copyfile(file, target / file.name)
-    for file in checkpoint.glob("model*"):
-        shutil.copyfile(file, target / file.name)

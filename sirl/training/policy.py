@@ -6,9 +6,10 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from sirl.models import load_model, load_tokenizer, save_model
+from sirl import model_files
+from sirl.models import Task, load_model, save_model
 from sirl.training import checkpoints
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def load(base: Path, params: TrainParams) -> Any:
     return get_peft_model(model, adapter(params.lora, "CAUSAL_LM"))
 
 
-def adapter(params: LoraParams, task: Literal["CAUSAL_LM", "SEQ_CLS"]) -> LoraConfig:
+def adapter(params: LoraParams, task: Task) -> LoraConfig:
     """A low-rank adapter on every linear layer but the head."""
     from peft import LoraConfig
 
@@ -44,7 +45,7 @@ def write(checkpoint: Path | None, base: Path, out: Path, params: TrainParams) -
     """Puts the weights of a checkpoint, or the base model's where there is none, at `out`."""
     with whole(out) as partial:
         if checkpoint is None:
-            shutil.copytree(base, partial)
+            model_files.copy(base, partial)
         elif params.lora is None:
             checkpoints.export(checkpoint, base, partial)
         else:
@@ -52,7 +53,7 @@ def write(checkpoint: Path | None, base: Path, out: Path, params: TrainParams) -
 
             merged = PeftModel.from_pretrained(load_model(base, "float32"), str(checkpoint))
             save_model(merged.merge_and_unload(), partial, base)
-            load_tokenizer(base).save_pretrained(partial)
+            model_files.copy(base, partial, with_weights=False)
 
 
 @contextmanager

@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from datasets import Dataset
-from transformers import AutoModelForSequenceClassification, PrinterCallback, TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 from trl import RewardConfig, RewardTrainer
 
-from sirl import records
+from sirl import model_files
 from sirl.errors import ModelError
 from sirl.generation.transformers import TransformersGenerator
 from sirl.judges.refusal import outcome
-from sirl.models import check, load_tokenizer
+from sirl.models import check, load_model, load_tokenizer
 from sirl.training import budget, checkpoints, labels, loop, policy, sirl
 from sirl.training.labels import Labeller
 from sirl.training.rewards import Reward
@@ -55,16 +55,18 @@ def same(folder: Path, digest: str | None) -> None:
     nor a resumed run would notice another.
 
     Raises:
-        ModelError: It is not there, or is another.
+        ModelError: It is not there, is another, or cannot be used.
     """
     if not folder.is_dir():
         raise ModelError(f"reward model {folder} is not a folder", "Check train.method.model")
-    found = records.digest_folder(folder)
+    model_files.refuse_links(folder)
+    found = model_files.digest(folder)
     if found != digest:
         raise ModelError(
             f"reward model {folder} is {found}, params.yaml means {digest}",
             f"Set train.method.digest to {found} if it is the one you want",
         )
+    check(folder, "SEQ_CLS")
 
 
 def fit(job: Job, learning_rate: float, label: Labeller) -> tuple[Path, int]:
@@ -98,7 +100,7 @@ def fit(job: Job, learning_rate: float, label: Labeller) -> tuple[Path, int]:
         with loop.out_of_memory_said(trainer, job.params):
             trainer.train(resume_from_checkpoint=str(newest) if newest else None)
         if trainer.accelerator.is_main_process:
-            _write(trainer, out)
+            _write(trainer, job.base, out)
         trainer.accelerator.wait_for_everyone()
     return out, asked - len(pairs)
 
@@ -111,15 +113,7 @@ def score(folder: Path, job: Job) -> Reward:
     """
     tokenizer: Any = load_tokenizer(folder)
     tokenizer.padding_side = "right"
-    try:
-        model: Any = AutoModelForSequenceClassification.from_pretrained(
-            str(folder),
-            dtype=getattr(torch, job.params.dtype),
-            use_safetensors=True,
-            local_files_only=True,
-        )
-    except (OSError, ValueError) as error:
-        raise ModelError(f"reward model {folder} cannot be loaded: {error}") from error
+    model: Any = load_model(folder, job.params.dtype, "SEQ_CLS")
     if model.config.num_labels != 1:
         raise ModelError(
             f"reward model {folder} has {model.config.num_labels} labels",
@@ -180,12 +174,12 @@ class _Seal(TrainerCallback):  # type: ignore[misc]
             checkpoints.seal(self.folder / f"checkpoint-{state.global_step}")
 
 
-def _write(trainer: RewardTrainer, out: Path) -> None:
+def _write(trainer: RewardTrainer, base: Path, out: Path) -> None:
     """The trained reward model, all or nothing; its checkpoints are needed no more."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     merged = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
     with policy.whole(out) as partial:
+        model_files.copy(base, partial, with_weights=False)
         merged.save_pretrained(partial)
-        trainer.processing_class.save_pretrained(partial)
     for checkpoint in out.parent.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
