@@ -231,7 +231,7 @@ def promote(
 
 @app.command()
 def rollback() -> None:
-    """Make the previous champion champion again."""
+    """Make the previous champion champion again; done twice it is done once."""
     place = _registry()
     from tasks import promote as registry
 
