@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import transformers.utils.chat_template_utils as jinja
+import trl
 
 from sirl import models
 from sirl.errors import ModelError
@@ -155,3 +157,52 @@ def test_remote_code_is_not_asked_for(tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"cannot be loaded: .* custom code"):
         models.load_tokenizer(folder)
     assert not (tmp_path / "ran").exists()
+
+
+KNOWN = {
+    "llama3_2": "<|eot_id|>",
+    "gemma3": "<end_of_turn>",
+    "qwen2_5": "<|im_end|>",
+    "qwen3": "<|im_end|>",
+    "phi3": "<|end|>",
+    "gptoss": "<|return|>",
+    "glm4moe": "<|user|>",
+    "cohere2": "<|END_OF_TURN_TOKEN|>",
+}
+"""Templates of known families, as TRL ships them, and what ends an answer by each."""
+
+
+class Words:
+    """A tokenizer that knows a template and the token that ends an answer by it."""
+
+    special_tokens_map: ClassVar[dict[str, str]] = {"bos_token": "<s>", "eos_token": "</s>"}
+
+    def __init__(self, name: str) -> None:
+        path = Path(trl.__file__).parent / "chat_templates" / f"{name}.jinja"
+        self.end, self.template = KNOWN[name], chat_template.pinned(path.read_text())
+
+    def get_chat_template(self) -> str:
+        return str(self.template)
+
+    def __call__(self, text: str, add_special_tokens: bool) -> dict[str, list[int]]:
+        return {"input_ids": [int(part == self.end) for part in re.split(self.pattern, text)]}
+
+    @property
+    def pattern(self) -> str:
+        return f"({re.escape(self.end)})"
+
+    def convert_ids_to_tokens(self, ids: list[int]) -> list[str]:
+        return [self.end if id == 1 else "?" for id in ids]
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_the_templates_of_known_families_work(here: None, name: str) -> None:
+    chat_template.check(Words(name), END)
+    with pytest.raises(ModelError, match="no answer would end"):
+        chat_template.check(Words(name), frozenset({2}))
+
+
+@pytest.mark.parametrize(("name", "day"), [("llama3_2", "26 Jul 2024"), ("gptoss", "2024-07-26")])
+def test_known_templates_tell_the_day(here: None, name: str, day: str) -> None:
+    prompt, *_ = chat_template._tried(Words(name))
+    assert f"{day}\n" in prompt["text"]
