@@ -23,9 +23,9 @@ def main() -> None:
     task: dict[str, Any] = json.load(sys.stdin)
     torch.set_num_threads(task["threads"])
     model = AutoModelForCausalLM.from_pretrained(
-        task["model"], torch_dtype=getattr(torch, task["dtype"])
+        task["model"], torch_dtype=getattr(torch, task["dtype"]), trust_remote_code=False
     ).eval()
-    tokenizer = AutoTokenizer.from_pretrained(task["model"])
+    tokenizer = AutoTokenizer.from_pretrained(task["model"], trust_remote_code=False)
     ends: list[tuple[float, float]] = []
 
     def clock(steps: Iterable[int]) -> Iterator[int]:

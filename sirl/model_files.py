@@ -35,16 +35,16 @@ HUB_FILES = (*NAMES, SINGLE, INDEX, "model-*-of-*.safetensors")
 
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 
+SETTINGS = ("config.json", "generation_config.json", "tokenizer_config.json")
 UNUSABLE = {
-    "config.json": {
-        "quantization_config": "its weights are quantised, and training needs plain ones",
-        "compression_config": "its weights are compressed, and training needs plain ones",
-        "transformers_weights": "its weights are in a file of another name",
-    },
-    "tokenizer_config.json": {"fast_tokenizer_files": "its tokenizer is in files of other names"},
+    "quantization_config": "its weights are quantised, and training needs plain ones",
+    "compression_config": "its weights are compressed, and training needs plain ones",
+    "transformers_weights": "its weights are in a file of another name",
+    "fast_tokenizer_files": "its tokenizer is in files of other names",
 }
 """Settings that send the reader elsewhere or make the weights of no use, and what they mean."""
 
+_MEND = "Take the plain safetensors model"
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 _PLAIN = {"F64", "F32", "F16", "BF16"}
 
@@ -82,25 +82,19 @@ def weights(folder: Path) -> list[Path]:
             f"{folder} holds no .safetensors file of a model ({SINGLE}, or shards and an index)",
             "Convert it first: pickled weights are not loaded, they can run code",
         )
-    held = {name: path.name for path in found for name in _header(path)}
+    held = {f"{tensor} in {path.name}" for path in found for tensor in header(path)}
     if (folder / INDEX).exists():
-        named = read_settings(folder / INDEX).get("weight_map")
-        if not isinstance(named, dict):
+        index = read_settings(folder / INDEX).get("weight_map")
+        if not isinstance(index, dict):
             raise ModelError(f"{folder / INDEX} has no weight_map")
+        named = {f"{tensor} in {file}" for tensor, file in index.items()}
     else:
-        named = dict.fromkeys(held, SINGLE)
-    files, there = {str(name) for name in named.values()}, {path.name for path in found}
-    wrong = {
-        "names files that are not there": files - there,
-        "does not name files that are there": there - files,
-        "puts tensors where they are not": {
-            k for k in {*named, *held} if named.get(k) != held.get(k)
-        },
-    }
-    for what, names in wrong.items():
-        if names:
+        named = {f"{tensor} in {SINGLE}" for path in found for tensor in header(path)}
+    for what, tensors in (("is not there", named - held), ("the index lacks", held - named)):
+        if tensors:
             raise ModelError(
-                f"the index of the weights in {folder} {what}: {_some(names)}",
+                f"the index of the weights in {folder} and its files disagree: {what}: "
+                f"{_some(tensors)}",
                 f"Save the model anew: {INDEX} and the shards must be of one model",
             )
     return found
@@ -110,16 +104,17 @@ def check_settings(folder: Path) -> None:
     """Refuses a folder whose settings say that it cannot be used as it is.
 
     Raises:
-        ModelError: One of `UNUSABLE` is set, at any depth, or a settings file is no JSON object.
+        ModelError: One of `UNUSABLE` is set, at any depth; a settings file is no JSON object, or
+            the end token in it is no token id.
     """
-    for file, keys in UNUSABLE.items():
-        if (folder / file).exists():
-            for key, value in _settings(read_settings(folder / file)):
-                if key in keys and value:
-                    raise ModelError(
-                        f"{folder / file} sets {key}: {keys[key]}",
-                        "Take the plain safetensors model",
-                    )
+    for path in (folder / name for name in SETTINGS if (folder / name).exists()):
+        settings = read_settings(path)
+        ends = settings.get("eos_token_id")
+        if any(type(end) is not int for end in (ends if isinstance(ends, list) else [ends or 0])):
+            raise ModelError(f"{path} sets eos_token_id to {ends!r}: no token ids")
+        for key, value in _settings(settings):
+            if key in UNUSABLE and value:
+                raise ModelError(f"{path} sets {key}: {UNUSABLE[key]}", _MEND)
 
 
 def check_finite(files: Sequence[Path]) -> None:
@@ -132,13 +127,13 @@ def check_finite(files: Sequence[Path]) -> None:
     from safetensors import safe_open
 
     for file in files:
-        header = _header(file)
+        facts_of = header(file)
         with safe_open(file, framework="pt") as tensors:
-            for name, facts in header.items():
+            for name, facts in facts_of.items():
                 if facts["dtype"] not in _PLAIN and name.endswith(".weight"):
                     raise ModelError(
                         f"{name} in {file} is of type {facts['dtype']}: the model is quantised",
-                        "Take the plain safetensors model",
+                        _MEND,
                     )
                 if facts["dtype"] in _PLAIN and not torch.isfinite(tensors.get_tensor(name)).all():
                     raise ModelError(
@@ -242,7 +237,7 @@ def _is_listed(name: str) -> bool:
     return name in NAMES or is_of_weights(name)
 
 
-def _header(file: Path) -> dict[str, Any]:
+def header(file: Path) -> dict[str, Any]:
     """Tensor -> type, shape and place, of a safetensors file that is whole."""
     from safetensors import SafetensorError, safe_open
 

@@ -170,13 +170,17 @@ def merge_adapter(folder: Path, adapter: Path) -> None:
         ModelError: It is no LoRA adapter in safetensors, or one of another model.
     """
     model_files.check_adapter(adapter)
-    from peft import PeftModel
+    from peft import PeftModel, get_peft_model_state_dict
 
     model = load_model(folder, "float32")
     try:
-        merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+        adapted = PeftModel.from_pretrained(model, str(adapter))
+        needed = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     except Exception as error:  # as many kinds as there are ways not to fit
         raise ModelError(f"base.adapter: {adapter} does not fit the model: {error}") from error
+    if missing := sorted(needed.keys() - model_files.header(adapter / model_files.ADAPTER[1])):
+        raise ModelError(f"base.adapter: {adapter} lacks weights, {missing[0]} among them")
+    merged = adapted.merge_and_unload()
     with tempfile.TemporaryDirectory(dir=folder.parent) as made:
         merged.save_pretrained(made)
         for path in model_files.weights(folder):
@@ -205,10 +209,15 @@ def check(folder: Path, task: Task = "CAUSAL_LM") -> None:
         raise ModelError(
             f"the tokenizer of {folder} has no end token", "Set eos_token in tokenizer_config.json"
         )
-    _load(folder, task, device_map="meta")
     writes = task == "CAUSAL_LM"
     ends = end_token_ids(load_generation_config(folder), tokenizer) if writes else None
-    chat_template.check(tokenizer, ends)
+    used = chat_template.check(tokenizer, ends)
+    embeddings: Any = _load(folder, task, device_map="meta").get_input_embeddings()
+    if (highest := max(*used, tokenizer.pad_token_id)) >= len(embeddings.weight):
+        raise ModelError(
+            f"the tokenizer of {folder} gives token {highest} and the model knows "
+            f"{len(embeddings.weight)}: they are not of one model"
+        )
     model_files.check_finite(weights)
 
 

@@ -7,6 +7,7 @@ for is always `DATE`: base and trained, a run and its resumption must read the s
 from __future__ import annotations
 
 import functools
+import importlib
 import json
 import resource
 import signal
@@ -36,7 +37,7 @@ _DIRECTIVES = (
     "%-I",
     "%-H",
     "%-j",
-    *(f"%{letter}" for letter in "aAbBcdDeFHIjmMpSTuUwWxXyYzZ"),
+    *(f"%{letter}" for letter in "aAbBcCdDeFgGhHIjmMprRSTuUVwWxXyYzZ"),
 )
 
 
@@ -52,12 +53,15 @@ def pinned(template: Any) -> Any:
     return template if template.startswith(macro) else macro + template
 
 
-def check(tokenizer: Any, end_ids: Set[int] | None) -> None:
+def check(tokenizer: Any, end_ids: Set[int] | None) -> list[int]:
     """Refuses a template by which a model cannot be asked, or would not end its answer.
 
     Args:
         tokenizer: It has a template, pinned.
         end_ids: The tokens at which generation stops; None for a model that does not generate.
+
+    Returns:
+        The tokens of a chat by it.
 
     Raises:
         ModelError: It cannot be rendered within the limits, or not twice alike; the question or the
@@ -72,7 +76,7 @@ def check(tokenizer: Any, end_ids: Set[int] | None) -> None:
         why = f": {told['error']}" if "error" in told else ""
         raise ModelError(f"the chat template cannot render a chat with an answer{why}", _MEND)
     if end_ids is None:
-        return
+        return _ids(tokenizer, told["text"])
     head, _, tail = told["text"].partition(ANSWER)
     before = closed.get("text")
     if before == prompt["text"] and head.startswith(before) and head[len(before) :].strip():
@@ -89,6 +93,7 @@ def check(tokenizer: Any, end_ids: Set[int] | None) -> None:
             f"end token of the model ({', '.join(ends)}): no answer would end",
             "Name the token in eos_token_id of generation_config.json",
         )
+    return _ids(tokenizer, told["text"])
 
 
 _MEND = "Mend chat_template.jinja, or use a chat (Instruct) model"
@@ -116,7 +121,7 @@ def _tried(tokenizer: Any) -> list[dict[str, str]]:
 
 @functools.lru_cache
 def _render_apart(body: str) -> list[dict[str, str]]:
-    """What `main` makes of it in a process of its own; each template is tried once a process."""
+    """`renderings` in a process of its own; each template is tried once a process."""
     command = [sys.executable, "-m", __name__]
     try:
         done = subprocess.run(
@@ -137,10 +142,15 @@ def _render_apart(body: str) -> list[dict[str, str]]:
 
 def main() -> None:
     """The process: reads a template and chats, writes their renderings or what went wrong."""
-    from transformers.utils.chat_template_utils import render_jinja_template
-
+    importlib.import_module("transformers.utils.chat_template_utils")  # before the limits hold
     given = json.load(sys.stdin)
     _limit()
+    json.dump(renderings(given), sys.stdout)
+
+
+def renderings(given: dict[str, Any]) -> list[dict[str, str]]:
+    """The `text` of each chat by a template, or the `error`."""
+    from transformers.utils.chat_template_utils import render_jinja_template
 
     def render(chat: list[dict[str, str]], opened: bool) -> str:
         (text,), _ = render_jinja_template(
@@ -148,20 +158,18 @@ def main() -> None:
         )
         return str(text)
 
-    results = []
-    for chat, opened in given["chats"]:
+    def tried(chat: list[dict[str, str]], opened: bool) -> dict[str, str]:
         try:
-            texts = {render(chat, opened) for _ in range(_TRIES)}
-            (text,) = texts if len(texts) == 1 else (None,)
-            if text is None:
-                results.append({"error": "one question is rendered now so, now otherwise"})
-            elif len(text) > MAX_CHARACTERS:
-                results.append({"error": f"one question becomes {len(text):,} characters"})
-            else:
-                results.append({"text": text})
+            text, *others = {render(chat, opened) for _ in range(_TRIES)}
         except Exception as error:  # it is anybody's program
-            results.append({"error": f"{type(error).__name__}: {error}"[:200]})
-    json.dump(results, sys.stdout)
+            return {"error": f"{type(error).__name__}: {error}"[:200]}
+        if others:
+            return {"error": "it renders one chat now so, now otherwise"}
+        if len(text) > MAX_CHARACTERS:
+            return {"error": f"one question becomes {len(text):,} characters"}
+        return {"text": text}
+
+    return [tried(chat, opened) for chat, opened in given["chats"]]
 
 
 def _limit() -> None:

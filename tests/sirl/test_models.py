@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from sirl import models
+from sirl import model_files, models
 from sirl.errors import MissingPackageError, ModelError
 
 
@@ -83,9 +85,122 @@ def test_merging_an_adapter_is_adding_its_product(model: Path, tmp_path: Path) -
     torch.testing.assert_close(after, before + 2 * b @ a)
 
 
-def test_adapter_folder_without_adapter(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"base\.adapter"):
-        models.merge_adapter(model, tmp_path)
+@pytest.fixture
+def adapter(model: Path, tmp_path: Path) -> Path:
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj"], init_lora_weights=False)
+    get_peft_model(models.load_model(model, "float32"), config).save_pretrained(tmp_path / "lora")
+    return tmp_path / "lora"
+
+
+def test_merging_leaves_one_set_of_weights_and_the_other_files(model: Path, adapter: Path) -> None:
+    tensors = load_file(model / "model.safetensors")
+    (model / "model.safetensors").unlink()
+    shard = "model-00001-of-00001.safetensors"
+    save_file(tensors, model / shard, metadata={"format": "pt"})
+    index = {"metadata": {}, "weight_map": dict.fromkeys(tensors, shard)}
+    (model / model_files.INDEX).write_text(json.dumps(index))
+    ends = (model / "generation_config.json").read_bytes()
+    models.merge_adapter(model, adapter)
+    assert [path.name for path in model_files.weights(model)] == ["model.safetensors"]
+    assert (model / "generation_config.json").read_bytes() == ends
+    models.check(model)
+
+
+def of_a_pickle(adapter: Path) -> None:
+    (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
+
+
+def of_nothing(adapter: Path) -> None:
+    for path in adapter.iterdir():
+        path.unlink()
+
+
+def of_another_kind(adapter: Path) -> None:
+    (adapter / "adapter_config.json").write_text('{"peft_type": "NONE"}')
+
+
+def of_no_settings(adapter: Path) -> None:
+    (adapter / "adapter_config.json").write_text("[]")
+
+
+def of_a_link(adapter: Path) -> None:
+    moved = (adapter / "adapter_model.safetensors").rename(adapter.parent / "elsewhere")
+    (adapter / "adapter_model.safetensors").symlink_to(moved)
+
+
+def of_torn_weights(adapter: Path) -> None:
+    (adapter / "adapter_model.safetensors").write_bytes(b"junk")
+
+
+def of_nan(adapter: Path) -> None:
+    changed = {k: v / 0 for k, v in load_file(adapter / "adapter_model.safetensors").items()}
+    save_file(changed, adapter / "adapter_model.safetensors")
+
+
+def of_half(adapter: Path) -> None:
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    tensors.popitem()
+    save_file(tensors, adapter / "adapter_model.safetensors")
+
+
+def of_another_size(adapter: Path) -> None:
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    save_file({k: v[:1] for k, v in tensors.items()}, adapter / "adapter_model.safetensors")
+
+
+def of_other_layers(adapter: Path) -> None:
+    path = adapter / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "target_modules": ["no_such"]}))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (of_a_pickle, r"holds no adapter_model\.safetensors.*pickled weights are not loaded"),
+        (of_nothing, r"base\.adapter: .* holds no adapter_config\.json"),
+        (of_another_kind, r"base\.adapter: .* is of type 'NONE'"),
+        (of_no_settings, "no JSON object"),
+        (of_a_link, "is a link"),
+        (of_torn_weights, "cannot be read as safetensors"),
+        (of_nan, "NaN or infinite"),
+        (of_half, r"base\.adapter: .* lacks weights"),
+        (of_another_size, r"base\.adapter: .* does not fit the model"),
+        (of_other_layers, r"base\.adapter: .* does not fit the model"),
+    ],
+)
+def test_an_adapter_that_cannot_be_merged_is_one_line(
+    model: Path, adapter: Path, spoil: Callable[[Path], None], said: str
+) -> None:
+    spoil(adapter)
+    before = model_files.digest(model)
+    with pytest.raises(ModelError, match=said) as caught:
+        models.merge_adapter(model, adapter)
+    assert "\n" not in str(caught.value)
+    assert model_files.digest(model) == before
+
+
+def test_weights_that_are_missing_are_not_made_up(model: Path) -> None:
+    tensors = load_file(model / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+    for use in (models.check, lambda folder: models.load_model(folder, "float32")):
+        with pytest.raises(ModelError, match=r"lacks 1 weights .* model\.layers\.1\.mlp\.up_proj"):
+            use(model)
+
+
+def test_a_scorer_without_a_head_is_refused(model: Path) -> None:
+    with pytest.raises(ModelError, match=r"lacks 1 weights .* score\.weight"):
+        models.check(model, "SEQ_CLS")
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_knows(model: Path) -> None:
+    tokenizer: Any = models.load_tokenizer(model)
+    tokenizer.add_special_tokens({"pad_token": "<pad>"})
+    tokenizer.save_pretrained(model)
+    with pytest.raises(ModelError, match=r"gives token 258 and the model knows 258"):
+        models.check(model)
 
 
 def test_a_gpu_is_not_pretended() -> None:

@@ -76,6 +76,13 @@ def test_a_version_holds_its_checkpoint_and_the_evidence(project: Layout, params
     assert promote.status(params, project) == line(candidate="1")
 
 
+def test_only_a_model_is_registered(project: Layout, params: Params) -> None:
+    train(project, "one")
+    (project.model("trained") / "pytorch_model.bin").write_text("of the base model")
+    with pytest.raises(SirlError, match=r"no part of a model: 'pytorch_model\.bin'"):
+        register(project, params)
+
+
 def test_one_checkpoint_is_one_version(project: Layout, params: Params) -> None:
     train(project, "one")
     assert register(project, params) == "1"

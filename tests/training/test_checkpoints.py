@@ -44,6 +44,10 @@ def test_export_takes_weights_from_the_checkpoint_and_the_rest_from_base(
     base.mkdir()
     for name in ("config.json", "tokenizer.json", "model.safetensors"):
         (base / name).write_text("base")
+    for name in ("consolidated.safetensors", "pytorch_model.bin", "notes"):
+        (base / name).write_text("not of a model")
+    (base / "original").mkdir()
+    (base / "original" / "params.json").write_text("{}")
     source = checkpoint(tmp_path, 7)
     (source / "optimizer.pt").write_text("adam")
     (source / "config.json").write_text("trainer's")
