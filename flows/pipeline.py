@@ -68,6 +68,11 @@ KNOWN_CAUSES = (
         "{who} was killed, most likely for want of memory",
         "Lower train.micro_batch or backend.batch_tokens, or free some memory",
     ),
+    (
+        r"exited with (-\d+|143)$",
+        "{who} was ended by a signal",
+        "Run again to go on; finished work is kept",
+    ),
 )
 """What DVC's or the system's words mean: pattern, what is wrong, the mend."""
 
@@ -122,7 +127,11 @@ def _run(place: Workplace, command: Sequence[str], reader: Reader) -> None:
     if code:
         if shutil.disk_usage(place.root).free < ROOM_BYTES:
             reader.tail.append(os.strerror(errno.ENOSPC))
-        raise failure(reader.stage, reader.tail, f"All it said is in {place.log}")
+        mend = f"All it said is in {place.log}"
+        if code < 0:
+            reader.tail.append(f"dvc was ended by {signal.Signals(-code).name}")
+            mend = "Run again to go on; finished work is kept"
+        raise failure(reader.stage, reader.tail, mend)
     reader.end()
 
 

@@ -76,14 +76,15 @@ class Chaos:
         options: Of `sirl run`.
         seed: Decides who is killed, how and when.
         code: Where the code of `sirl` is; the checkout unless it is another.
-        longest: A kill comes within so many seconds; half of them then await a write of DVC's.
+        longest: A kill comes within so many seconds of a stage's end or a run's start, the next
+            three of which may be waited for; half of them then await a write of DVC's.
     """
 
     project: Path
     options: list[str]
     seed: int
     code: Path | None = None
-    longest: float = 30.0
+    longest: float = 15.0
     kills: Counter[str] = field(default_factory=Counter)
     runs: int = 0
     rounds: int = 0
@@ -136,22 +137,27 @@ class Chaos:
 
     def await_moment(self, running: subprocess.Popen[bytes]) -> bool:
         """Waits for the moment of the next kill; whether the run still goes on."""
+        for _ in range(self.random.randrange(4)):  # else no long stage would ever end
+            self.await_write(running, [self.place / "dvc.lock"], END_SECONDS)
         moment = time.monotonic() + self.random.uniform(0, self.longest)
         while time.monotonic() < moment and running.poll() is None:
             time.sleep(0.01)
         if self.random.random() < 0.5:
-            before, latest = self.written(), time.monotonic() + self.longest
-            while self.written() == before and time.monotonic() < latest:
-                if running.poll() is not None:
-                    break
-                time.sleep(0.0005)
+            written = [self.place / ".dvc" / "tmp" / "rwlock", self.place / "dvc.lock"]
+            self.await_write(running, written, self.longest)
             time.sleep(self.random.choice([0, 0, self.random.uniform(0, 0.1)]))
         return running.poll() is None
 
-    def written(self) -> list[int]:
-        """When DVC last wrote what it writes in place."""
-        files = (self.place / ".dvc/tmp/rwlock", self.place / "dvc.lock")
-        return [file.stat().st_mtime_ns for file in files if file.exists()]
+    @staticmethod
+    def await_write(running: subprocess.Popen[bytes], files: list[Path], seconds: float) -> None:
+        """Waits until DVC begins to write one of its files in place."""
+
+        def written() -> list[int]:
+            return [file.stat().st_mtime_ns for file in files if file.exists()]
+
+        before, latest = written(), time.monotonic() + seconds
+        while written() == before and running.poll() is None and time.monotonic() < latest:
+            time.sleep(0.0005)
 
     def kill(self, running: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
         """Signals one part of a run or all of it; the run that goes on, or the next one."""

@@ -93,6 +93,12 @@ def test_a_disk_too_full_to_say_so_is_said(
         pipeline._run(place, command, Reader(lambda _: None))
 
 
+def test_a_killed_dvc_is_said(place: Workplace) -> None:
+    command = [sys.executable, "-c", "import os; print('a word'); os.kill(os.getpid(), 9)"]
+    with pytest.raises(SirlError, match=r"^dvc failed: dvc was ended by SIGKILL\. Run again"):
+        pipeline._run(place, command, Reader(lambda _: None))
+
+
 def test_graph_order_and_ancestors(place: Workplace) -> None:
     order = graph.read(place)
     assert list(order) == ["base", "train", "judge@base", "judge@trained", "gate"]
@@ -182,6 +188,10 @@ def test_lines_between_stages_are_no_output() -> None:
         (
             ["ERROR: failed to reproduce 'train': failed to run: python x, exited with -9"],
             "train was killed, most likely for want of memory. Lower train.micro_batch",
+        ),
+        (
+            ["ERROR: failed to reproduce 'train': failed to run: python x, exited with -15"],
+            "train was ended by a signal. Run again to go on",
         ),
         (
             ["ERROR: Unable to acquire lock. Most likely another DVC process is running"],

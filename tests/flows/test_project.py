@@ -62,7 +62,7 @@ def test_a_path_that_cannot_be_shown_is_refused(tmp_path: Path, name: str) -> No
     assert str(caught.value).isprintable()
 
 
-@pytest.mark.parametrize("command", ["status", "run", "doctor", "report"])
+@pytest.mark.parametrize("command", ["run", "doctor"])
 def test_a_deleted_working_directory_is_one_line(
     tmp_path: Path, environment: pytest.MonkeyPatch, command: str
 ) -> None:
