@@ -185,26 +185,30 @@ def _run(trees: Sequence[Path], jobs: Sequence[Job]) -> Iterator[tuple[Job, str,
     """Each job with its result (killed, timeout, survived) and seconds of CPU, as they end."""
     waiting, free = list(reversed(jobs)), list(trees)
     running: dict[int, tuple[Job, Path, float]] = {}
-    while waiting or running:
-        while waiting and free:
-            job, tree = waiting.pop(), free.pop()
-            running[_start(job, tree)] = job, tree, time.monotonic()
-        for pid, (job, tree, started) in list(running.items()):
-            late = time.monotonic() - started > PATIENCE * job.limit
-            if late:
-                os.killpg(pid, signal.SIGKILL)
-            ended, status, usage = os.wait4(pid, 0 if late else os.WNOHANG)
-            if ended:
-                with contextlib.suppress(ProcessLookupError):  # what its tests left running
+    try:
+        while waiting or running:
+            while waiting and free:
+                job, tree = waiting.pop(), free.pop()
+                running[_start(job, tree)] = job, tree, time.monotonic()
+            for pid, (job, tree, started) in list(running.items()):
+                late = time.monotonic() - started > PATIENCE * job.limit
+                if late:
                     os.killpg(pid, signal.SIGKILL)
-                del running[pid]
-                free.append(tree)
-                if job.mutant:
-                    shutil.copy2(ROOT / job.mutant.module, tree / job.mutant.module)
-                late |= os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU
-                result = "timeout" if late else "killed" if status else "survived"
-                yield job, result, usage.ru_utime + usage.ru_stime
-        time.sleep(0.02)
+                ended, status, usage = os.wait4(pid, 0 if late else os.WNOHANG)
+                if ended:
+                    with contextlib.suppress(ProcessLookupError):  # what its tests left running
+                        os.killpg(pid, signal.SIGKILL)
+                    del running[pid]
+                    free.append(tree)
+                    if job.mutant:
+                        shutil.copy2(ROOT / job.mutant.module, tree / job.mutant.module)
+                    late |= os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU
+                    result = "timeout" if late else "killed" if status else "survived"
+                    yield job, result, usage.ru_utime + usage.ru_stime
+            time.sleep(0.02)
+    finally:
+        for pid in running:
+            os.killpg(pid, signal.SIGKILL)
 
 
 def _start(job: Job, tree: Path) -> int:
