@@ -170,6 +170,8 @@ def merge_adapter(folder: Path, adapter: Path) -> None:
         ModelError: It is no LoRA adapter in safetensors, or one of another model.
     """
     model_files.check_adapter(adapter)
+    model_files.check_settings(folder)
+    before = model_files.weights(folder)
     from peft import PeftModel, get_peft_model_state_dict
 
     model = load_model(folder, "float32")
@@ -181,9 +183,9 @@ def merge_adapter(folder: Path, adapter: Path) -> None:
     if missing := sorted(needed.keys() - model_files.header(adapter / model_files.ADAPTER[1])):
         raise ModelError(f"base.adapter: {adapter} lacks weights, {missing[0]} among them")
     merged = adapted.merge_and_unload()
-    with tempfile.TemporaryDirectory(dir=folder.parent) as made:
+    with tempfile.TemporaryDirectory(dir=folder) as made:
         merged.save_pretrained(made)
-        for path in model_files.weights(folder):
+        for path in before:
             path.unlink()
         (folder / model_files.INDEX).unlink(missing_ok=True)
         for path in model_files.listed(Path(made)):
@@ -205,15 +207,15 @@ def check(folder: Path, task: Task = "CAUSAL_LM") -> None:
         raise ModelError(
             f"the tokenizer of {folder} has no chat template", "Use a chat (Instruct) model"
         )
-    if tokenizer.eos_token_id is None:
+    writes = task == "CAUSAL_LM"
+    if writes and tokenizer.eos_token_id is None:
         raise ModelError(
             f"the tokenizer of {folder} has no end token", "Set eos_token in tokenizer_config.json"
         )
-    writes = task == "CAUSAL_LM"
     ends = end_token_ids(load_generation_config(folder), tokenizer) if writes else None
     used = chat_template.check(tokenizer, ends)
     embeddings: Any = _load(folder, task, device_map="meta").get_input_embeddings()
-    if (highest := max(*used, tokenizer.pad_token_id)) >= len(embeddings.weight):
+    if (highest := max([*used, tokenizer.pad_token_id or 0])) >= len(embeddings.weight):
         raise ModelError(
             f"the tokenizer of {folder} gives token {highest} and the model knows "
             f"{len(embeddings.weight)}: they are not of one model"

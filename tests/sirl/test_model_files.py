@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,15 @@ def test_what_is_no_part_of_a_model_is_left_behind_everywhere(
     assert sorted(path.name for path in (tmp_path / "base").iterdir()) == mine
     assert model_files.digest(model) == model_files.digest(tmp_path / "base")
     assert model_files.unlisted(model) == sorted({name.split("/")[0] for name in FOREIGN})
+
+
+def test_the_hub_is_asked_for_the_same_list() -> None:
+    def asked(name: str) -> bool:
+        return any(fnmatch(name, pattern) for pattern in model_files.HUB_FILES)
+
+    assert not [name for name in FOREIGN if asked(name)]
+    ours = ("config.json", "model-00001-of-000163.safetensors", "model.safetensors.index.json")
+    assert all(asked(name) for name in ours)
 
 
 def test_the_digest_of_a_folder_with_nothing_else_is_that_of_all_its_files(model: Path) -> None:

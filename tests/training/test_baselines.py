@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from sirl import records
+from sirl import model_files, records
 from sirl.config import GuardParams, LoraParams, TrainParams
 from sirl.errors import ModelError, TrainingError
 from sirl.generation import TransformersBackend
@@ -189,6 +190,18 @@ def test_a_reward_model_scores_its_chosen_higher(hesitant: Path, tmp_path: Path)
     assert sum(chosen) > sum(rejected)
     one_by_one = [reward(prompts=[row["prompt"]], completions=[row["chosen"]])[0] for row in rows]
     assert chosen == pytest.approx(one_by_one, abs=1e-5)
+
+
+def test_a_reward_model_that_cannot_score_is_refused_first(hesitant: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "reward"
+    shutil.copytree(hesitant, folder)
+    digest = model_files.digest(folder)
+    (folder / "optimizer.pt").write_text("no part of it")
+    with pytest.raises(ModelError, match=r"lacks 1 weights .* score\.weight"):  # it only writes
+        reward_model.same(folder, digest)
+    (folder / "README.md").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ModelError, match=r"README\.md is a link"):
+        reward_model.same(folder, digest)
 
 
 def test_a_reward_model_of_the_users_is_taken_as_it_is(
