@@ -6,7 +6,7 @@ import shutil
 from functools import partial
 from pathlib import Path
 
-from sirl import model_files, models
+from sirl import inputs, model_files, models
 from sirl.config import Params
 from sirl.errors import ModelError
 from sirl.generation import Generator
@@ -14,7 +14,7 @@ from sirl.generation.assistant import AssistantSpec, OpenAIModel, OwnModel
 from sirl.judges import JudgeSpec
 from sirl.judges.base import Judging
 from sirl.layout import Layout, ModelRole
-from sirl.models import ModelSpec, S3Model, TemplateArguments
+from sirl.models import LocalModel, ModelSpec, S3Model, TemplateArguments
 from sirl.records import digest_json
 from tasks import storage
 
@@ -85,4 +85,6 @@ def digests(spec: AssistantSpec | None, layout: Layout) -> dict[str, str | None]
 
 def _kept(spec: OwnModel, layout: Layout) -> Path:
     chosen = spec.model_dump(mode="json", include={"model", "chat_template_kwargs"})
+    if isinstance(spec.model, LocalModel):  # it may be another by now
+        chosen["digest"] = inputs.lines(spec.model, inputs.Files({}))
     return layout.local / "models" / digest_json(chosen)[:16]
