@@ -5,6 +5,8 @@ It always runs, first and without MLflow, and takes a moment: what has not chang
 
 from __future__ import annotations
 
+from typing import Any
+
 from sirl import config, inputs, records
 from sirl.config import Params
 from sirl.layout import Layout
@@ -25,11 +27,24 @@ def write(params: Params, layout: Layout, *, every_byte: bool = False) -> None:
     Raises:
         DataError: Something named is not there.
     """
-    remembered = layout.known_inputs.exists() and not every_byte
-    files = inputs.Files(records.read_json(layout.known_inputs) if remembered else {})
+    files = inputs.Files({} if every_byte else _known(layout))
     found = inputs.digests(params, files)
     records.write_json(layout.known_inputs, files.known)
     records.write_json(layout.inputs, found)
+
+
+def read(value: Any, layout: Layout) -> list[str]:
+    """What a part of the settings names, by digest: it belongs into the key of finished work.
+
+    Raises:
+        DataError: Something named is not there.
+    """
+    return inputs.lines(value, inputs.Files(_known(layout)))
+
+
+def _known(layout: Layout) -> dict[str, Any]:
+    path = layout.known_inputs
+    return dict(records.read_json(path)) if path.exists() else {}
 
 
 def run() -> None:

@@ -6,7 +6,7 @@ import shutil
 from functools import partial
 from pathlib import Path
 
-from sirl import inputs, model_files, models
+from sirl import model_files, models
 from sirl.config import Params
 from sirl.errors import ModelError
 from sirl.generation import Generator
@@ -16,7 +16,7 @@ from sirl.judges.base import Judging
 from sirl.layout import Layout, ModelRole
 from sirl.models import LocalModel, ModelSpec, S3Model, TemplateArguments
 from sirl.records import digest_json
-from tasks import storage
+from tasks import inputs, storage
 
 
 def bring(
@@ -86,5 +86,5 @@ def digests(spec: AssistantSpec | None, layout: Layout) -> dict[str, str | None]
 def _kept(spec: OwnModel, layout: Layout) -> Path:
     chosen = spec.model_dump(mode="json", include={"model", "chat_template_kwargs"})
     if isinstance(spec.model, LocalModel):  # it may be another by now
-        chosen["digest"] = inputs.lines(spec.model, inputs.Files({}))
+        chosen["digest"] = inputs.read(spec.model, layout)
     return layout.local / "models" / digest_json(chosen)[:16]
