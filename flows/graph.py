@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from graphlib import TopologicalSorter
 
 from flows import dvc
@@ -13,6 +14,7 @@ from flows.pipeline import failure
 from flows.workplace import Workplace
 from sirl import config
 from sirl.errors import ConfigError
+from tasks import inputs
 
 Graph = Mapping[str, tuple[str, ...]]
 """Stage -> the stages it needs directly; in an order in which they can run."""
@@ -36,8 +38,14 @@ def read(place: Workplace, target: str | None = None) -> Graph:
 
 
 def stale(place: Workplace) -> frozenset[str]:
-    """The stages whose own inputs or outs have changed since they last ran."""
-    return frozenset(json.loads(_dvc(place, "status", "--json")))
+    """The stages whose own inputs or outs have changed since they last ran.
+
+    Raises:
+        SirlError: Something that params.yaml names is not there, or DVC cannot read the project.
+    """
+    _output(place, [sys.executable, "-m", "tasks.inputs"], "python -m tasks.inputs")
+    changed = json.loads(_dvc(place, "status", "--json"))
+    return frozenset(stage for stage, why in changed.items() if why != inputs.UNCHANGED)
 
 
 def below(graph: Graph, stages: frozenset[str]) -> frozenset[str]:
@@ -73,8 +81,12 @@ def names(place: Workplace) -> list[str]:
 
 def _dvc(place: Workplace, *words: str) -> str:
     dvc.mend(place.root)
+    return _output(place, [*dvc.COMMAND, *words], "dvc " + " ".join(words))
+
+
+def _output(place: Workplace, command: Sequence[str], said: str) -> str:
     done = subprocess.run(
-        [*dvc.COMMAND, *words],
+        command,
         cwd=place.root,
         env=place.environment,
         capture_output=True,
@@ -82,5 +94,5 @@ def _dvc(place: Workplace, *words: str) -> str:
         check=False,
     )
     if done.returncode:
-        raise failure("", done.stderr.splitlines(), "See what it says: dvc " + " ".join(words))
+        raise failure("", done.stderr.splitlines(), f"See what it says: {said}")
     return done.stdout

@@ -36,8 +36,11 @@ SIGNATURE = {
 """Who commits a snapshot, and when: fixed, so that an equal checkout is an equal commit."""
 
 
-ALWAYS_READ = ("sirl", "tasks", "params.yaml", "dvc.yaml", "dvc.lock", ".dvc/config", ".dvcignore")
-"""What every stage reads, beside its deps."""
+ALWAYS_READ = (
+    *("sirl", "tasks", "assets", "inputs", "params.yaml"),
+    *("dvc.yaml", "dvc.lock", ".dvc/config", ".dvcignore"),
+)
+"""What stages read, beside their deps."""
 SECRET = (
     *(".env*", "*.env", "config.local", ".netrc", "_netrc", ".pgpass", ".pypirc", ".npmrc"),
     *("*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.keystore", "*.kdbx", "*.tfvars", "id_rsa*"),
@@ -98,11 +101,18 @@ def planned(project: Path, values: Mapping[str, Any], key: str) -> Iterator[Path
     with tempfile.TemporaryDirectory(dir=local, prefix="plan-") as name:
         folder = Path(name)
         ran = worktree if (worktree := _folder(project, key)).is_dir() else project
-        state = {"artifacts", "dvc.lock"}  # what was run, and what came of it
-        shown = [path for path in project.iterdir() if path.name not in state]
-        for path in (*shown, *(ran / name for name in state)):
-            if path.name not in {".git", ".sirl", ".dvc", "params.yaml"} and path.exists():
+        # What was run and what came of it; its inputs are looked at anew, and written here.
+        state = {"artifacts", "dvc.lock"}
+        own = {".git", ".sirl", ".dvc", "params.yaml", "inputs.json"}
+        (folder / "artifacts").mkdir()
+        made = (ran / "artifacts").glob("*")
+        shown = [path for path in project.iterdir() if path.name not in {*own, *state}]
+        for path in (*shown, ran / "dvc.lock"):
+            if path.exists():
                 (folder / path.name).symlink_to(path)
+        for path in made:
+            if path.name not in own:
+                (folder / "artifacts" / path.name).symlink_to(path)
         (folder / ".dvc").mkdir()
         if (settings := project / ".dvc" / "config").is_file():
             shutil.copy(settings, folder / ".dvc" / "config")

@@ -35,6 +35,11 @@ class Layout:
 
     # Stage outs, in pipeline order.
 
+    @property
+    def inputs(self) -> Path:
+        """Digests of all that params.yaml names by path (JSON, a params file to DVC)."""
+        return self.artifacts / "inputs.json"
+
     def model(self, role: ModelRole) -> Path:
         """Folder of safetensors, tokenizer and config; loadable by transformers as it is."""
         return self.artifacts / "models" / role
@@ -116,6 +121,11 @@ class Layout:
     def state(self, stage: str, key: str) -> Path:
         """Resume state of a stage, keyed by the hash of its config and inputs."""
         return self.local / "state" / f"{stage.replace('@', '-')}-{key}"
+
+    @property
+    def known_inputs(self) -> Path:
+        """Digests of files by what the file system says of them (JSON)."""
+        return self.local / "inputs.json"
 
     def cost(self, stage: str) -> Path:
         """Wall seconds and peak memory of the last run of a stage (JSON)."""

@@ -178,6 +178,12 @@ def digest(folder: Path) -> str:
     return total.hexdigest()
 
 
+def parts(folder: Path) -> list[Path]:
+    """The files of a model or an adapter, in order of name."""
+    names = (path for path in folder.iterdir() if _is_listed(path.name) or path.name in ADAPTER)
+    return sorted(path for path in names if path.is_file())
+
+
 def unlisted(folder: Path) -> list[str]:
     """Names in a folder that are no part of a model."""
     return sorted(path.name for path in folder.iterdir() if not _is_listed(path.name))

@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
@@ -38,7 +38,7 @@ class PackagedModel(Spec):
     name: Literal["packaged"] = "packaged"
     package: str
     version: str
-    file: Path
+    file: PurePosixPath
     """Path of the GGUF inside the package's installation folder."""
     sha256: str
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -70,6 +71,23 @@ class Spec(BaseModel):
                 if wanted and any(isinstance(item, bool) for item in listed):
                     raise ValueError(f"{name}: true and false are no numbers")
         return values
+
+    def reads(self) -> Iterator[Path]:
+        """Every file and folder of this machine that it names, relative to params.yaml."""
+        yield from named([value for _, value in self])
+
+
+def named(value: Any) -> Iterator[Path]:
+    """The paths in a value of params.yaml, at any depth."""
+    if isinstance(value, Path):
+        yield value
+    elif isinstance(value, Spec):
+        yield from value.reads()
+    elif isinstance(value, Mapping):
+        yield from named(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from named(item)
 
 
 def _holds(annotation: Any, kind: type) -> bool:

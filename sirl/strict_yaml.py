@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,26 @@ def check(path: Path) -> None:
     if not path.is_file():
         raise ConfigError(f"{path} is no file", "Paths are relative to params.yaml")
     _loaded(path.read_text(encoding="utf-8", errors="replace"), str(path), _Tagged)
+
+
+def scalars(path: Path) -> Iterator[tuple[str, str]]:
+    """The texts in a YAML file, whatever their tags, each with the key that it stands under.
+
+    Raises:
+        ConfigError: See `check`.
+    """
+    check(path)
+    waiting: list[tuple[str, Node]] = []
+    if root := yaml.compose(path.read_text(encoding="utf-8", errors="replace"), yaml.SafeLoader):
+        waiting.append(("", root))
+    while waiting:
+        key, node = waiting.pop()
+        if isinstance(node, ScalarNode):
+            yield key, node.value
+        elif isinstance(node, MappingNode):
+            waiting += [(getattr(name, "value", key), value) for name, value in node.value]
+        elif isinstance(node, SequenceNode):
+            waiting += [(key, item) for item in node.value]
 
 
 def _loaded(text: str, where: str, loader: type[_Loader]) -> Any:

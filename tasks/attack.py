@@ -23,7 +23,7 @@ from sirl.layout import Layout, ModelRole, Split
 from sirl.progress import bar
 from sirl.records import Prompt, Transcript, Used
 from sirl.store import Store
-from tasks import models, resume
+from tasks import inputs, models, resume
 from tasks.stage import Stage, main
 
 log = logging.getLogger(__name__)
@@ -145,7 +145,8 @@ def _context(stage: Stage, device: str, digest: str) -> str:
     code = [f for package in packages for f in sorted(package.glob("*")) if f.is_file()]
     code.append(Path(entropy.__file__))
     read = [file for attack in params.attack.attacks for file in attack.files]
-    inputs = {
+    helpers = [params.attack.attacker, params.attack.judge]
+    parts = {
         "attack": params.attack.model_dump(
             mode="json", exclude={"attacks", "behaviours", "attacked", "benign"}
         ),
@@ -154,9 +155,10 @@ def _context(stage: Stage, device: str, digest: str) -> str:
         "device": device,
         "model": digest,
         "files": [records.digest_file(layout.root / file) for file in read],
+        "helpers": inputs.read(helpers, layout),
         "code": [records.digest_file(file) for file in code],
     }
-    return records.digest_json(inputs)[:16]
+    return records.digest_json(parts)[:16]
 
 
 if __name__ == "__main__":

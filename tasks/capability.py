@@ -19,7 +19,7 @@ from sirl.layout import Layout, ModelRole
 from sirl.progress import bar
 from sirl.records import CapabilityItem
 from sirl.store import Store
-from tasks import models, resume
+from tasks import inputs, models, resume
 from tasks.stage import Stage, main
 
 log = logging.getLogger(__name__)
@@ -81,14 +81,15 @@ def _context(stage: Stage, device: str, digest: str) -> str:
     """Digest of what decides all items, the code that writes them included."""
     backend = stage.params.backend
     folders = [Path(package.__path__[0]) for package in (capability, generation)]
-    inputs = {
+    parts = {
         "backend": backend.model_dump(mode="json", exclude=set(backend.place)),
         "device": device,
         "model": digest,
         "code": [records.digest_file(f) for d in folders for f in sorted(d.glob("*.py"))],
+        "tasks": inputs.read(stage.params.capability, stage.layout),
         "data": records.digest_file(Path(packaged.__file__)),
     }
-    return records.digest_json(inputs)[:16]
+    return records.digest_json(parts)[:16]
 
 
 if __name__ == "__main__":

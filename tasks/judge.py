@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sirl import evaluation, generation, judges, judging, lineage, model_files, records
-from sirl.config import Params
+from sirl.config import JudgeParams, Params
 from sirl.judges import JudgeSpec
 from sirl.judges.base import Judging
 from sirl.judging import Part
@@ -23,7 +23,7 @@ from sirl.models import chat_template_digest
 from sirl.progress import bar
 from sirl.records import Transcript, Verdict
 from sirl.store import Store
-from tasks import models, resume
+from tasks import inputs, models, resume
 from tasks.stage import Stage, main
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def _verdicts(stage: Stage, path: Path) -> list[Verdict]:
     next(records.read(path, Transcript), None)  # a missing file is said as one
     parts = judging.plan(path, params.judge.judges)
     device = params.execution.device(params.runtime.device)
-    context = _context(path, device)
+    context = _context(params.judge, layout, path, device)
     store = Store(resume.begin(layout, f"judge@{role}", context), Verdict)
     addresses = [part.address(context) for part in parts]
     with store.locked():
@@ -105,16 +105,17 @@ class _Work:
         return run
 
 
-def _context(path: Path, device: str) -> str:
+def _context(params: JudgeParams, layout: Layout, path: Path, device: str) -> str:
     """Digest of what decides all verdicts: what is judged, and the code that judges."""
     packages = [Path(package.__path__[0]) for package in (generation, judges)]
     code = [file for package in packages for file in sorted(package.glob("*"))]
-    inputs = {
+    parts = {
+        "models": inputs.read(params, layout),
         "transcripts": records.digest_file(path),
         "device": device,
         "code": [records.digest_file(file) for file in code if file.is_file()],
     }
-    return records.digest_json(inputs)[:16]
+    return records.digest_json(parts)[:16]
 
 
 def _named(judge: JudgeSpec, layout: Layout) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from sirl.generation.assistant import AssistantSpec, OpenAIModel, OwnModel
 from sirl.judges import JudgeSpec
 from sirl.judges.base import Judging
 from sirl.layout import Layout, ModelRole
-from sirl.models import ModelSpec, S3Model, TemplateArguments
+from sirl.models import LocalModel, ModelSpec, S3Model, TemplateArguments
 from sirl.records import digest_json
-from tasks import storage
+from tasks import inputs, storage
 
 
 def bring(
@@ -85,4 +85,6 @@ def digests(spec: AssistantSpec | None, layout: Layout) -> dict[str, str | None]
 
 def _kept(spec: OwnModel, layout: Layout) -> Path:
     chosen = spec.model_dump(mode="json", include={"model", "chat_template_kwargs"})
+    if isinstance(spec.model, LocalModel):  # it may be another by now
+        chosen["digest"] = inputs.read(spec.model, layout)
     return layout.local / "models" / digest_json(chosen)[:16]

@@ -14,6 +14,7 @@ aliases.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import subprocess
@@ -30,7 +31,7 @@ from sirl import model_files, records
 from sirl.config import Params
 from sirl.errors import DataError, ServiceError, SirlError
 from sirl.layout import Layout
-from tasks import gate, storage, tracking
+from tasks import gate, inputs, storage, tracking
 from tasks.stage import Stage, main
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def require_evidence(stage: Stage) -> dict[str, Any]:
         DataError: It does not, or DVC finds a stage that is not up to date.
     """
     layout = stage.layout
-    require_fresh(layout)
+    require_fresh(stage.params, layout)
     decision: dict[str, Any] = gate.conclude(layout, stage.params.gate)
     if records.read_json(layout.decision) != decision:
         raise DataError(
@@ -74,17 +75,19 @@ def require_evidence(stage: Stage) -> dict[str, Any]:
     return decision
 
 
-def require_fresh(layout: Layout) -> None:
+def require_fresh(params: Params, layout: Layout) -> None:
     """Refuses artifacts that are not those of one run of the graph, every byte read.
 
     Raises:
-        DataError: DVC finds a stage that is not up to date.
+        DataError: DVC finds a stage that is not up to date, or an input is not there any more.
     """
-    command = [sys.executable, "-m", "dvc", "status", "--quiet", "--with-deps", "report"]
+    inputs.write(params, layout, every_byte=True)
+    command = [sys.executable, "-m", "dvc", "status", "--json", "--with-deps", "report"]
     with TemporaryDirectory() as empty:  # where DVC remembers digests by size and time of a file
         environment = {**os.environ, "DVC_SITE_CACHE_DIR": empty}
         done = subprocess.run(command, cwd=layout.root, env=environment, capture_output=True)
-    if done.returncode:
+    changed = ["dvc"] if done.returncode else json.loads(done.stdout).values()
+    if any(why != inputs.UNCHANGED for why in changed):
         raise DataError(
             "model, gate and report are not of one run, so there is nothing to promote",
             "Bring them up to date: dvc repro (what is amiss: dvc status)",

@@ -44,8 +44,18 @@ class Stage:
 
 
 def main(name: str, body: Callable[[Stage], None], *, per_model: bool = False) -> int:
-    """Runs a stage as a process. Returns the exit code: 0, 2 for an error that the user can mend,
-    130 when interrupted. Only a defect, or SIRL_DEBUG, shows a traceback."""
+    """Runs a stage that MLflow tracks as a process. Returns its exit code."""
+
+    def work() -> None:
+        role = _role(name, sys.argv[1:], per_model)
+        _run(f"{name}@{role}" if role else name, body, role)
+
+    return process(name, work)
+
+
+def process(name: str, work: Callable[[], None]) -> int:
+    """Does a stage's work as a process. Returns the exit code: 0, 2 for an error that the user can
+    mend, 130 when interrupted. Only a defect, or SIRL_DEBUG, shows a traceback."""
     terminal.begin("INFO", "%(asctime)s %(name)s %(message)s")
     # In the background of a shell SIGINT is ignored; whoever runs us ends us by it all the same.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -53,8 +63,7 @@ def main(name: str, body: Callable[[Stage], None], *, per_model: bool = False) -
     if not os.environ.get("SIRL_DEBUG"):  # what libraries say to developers
         warnings.simplefilter("ignore")
     try:
-        role = _role(name, sys.argv[1:], per_model)
-        _run(f"{name}@{role}" if role else name, body, role)
+        work()
     except (Exception, KeyboardInterrupt) as error:
         line = _line(error)
         if line is None or os.environ.get("SIRL_DEBUG"):

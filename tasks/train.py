@@ -14,7 +14,7 @@ from sirl.layout import Split
 from sirl.models import chat_template_digest, resolve_device
 from sirl.progress import bar
 from sirl.records import Prompt
-from tasks import resume
+from tasks import inputs, resume
 from tasks.stage import Stage, main
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _key(stage: Stage, device: str) -> str:
     """Hash of all that decides the result, the code included: what is changed never picks up an old
     checkpoint."""
     base = stage.layout.model("base")
-    inputs = [stage.layout.prompts(split) for split in ("train", "anchor", "probe")]
+    prompts = [stage.layout.prompts(split) for split in ("train", "anchor", "probe")]
     folders = [Path(package.__path__[0]) for package in (generation, training)]
     code = [file for folder in folders for file in sorted(folder.glob("*.py"))]
     code += [Path(module.__file__ or "") for module in (entropy, refusal)]
@@ -109,7 +109,8 @@ def _key(stage: Stage, device: str) -> str:
         "device": device,
         "model": model_files.digest(base),
         "chat_template": chat_template_digest(base),
-        "prompts": [records.digest_file(path) for path in inputs],
+        "prompts": [records.digest_file(path) for path in prompts],
+        "inputs": inputs.read(stage.params.train, stage.layout),
         "code": [records.digest_file(path) for path in code],
     }
     return records.digest_json(parts)[:16]

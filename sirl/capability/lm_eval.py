@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -41,6 +42,11 @@ class LMEval(Benchmark):
     @property
     def label(self) -> str:
         return f"lm_eval:{self.task}"
+
+    def reads(self) -> Iterator[Path]:
+        """See `Spec.reads`: a task's YAML file, the code beside it and the files it names."""
+        if self.task.endswith(".yaml"):
+            yield from read_by(Path(self.task))
 
     def run(self, generator: Generator) -> Iterator[CapabilityItem]:
         """See `Benchmark.run`.
@@ -103,6 +109,38 @@ class LMEval(Benchmark):
             )
         for sample in found:
             yield self.item(f"{subtask}-{sample['doc_id']}", float(sample[metric]))
+
+
+FOLDERS = ("dataset_path", "data_dir")
+"""Keys of a task that may name a folder of data."""
+
+
+def read_by(task: Path) -> list[Path]:
+    """The YAML file of a task, those that it includes, all code beside them, and the data that they
+    name, once each.
+
+    Raises:
+        ConfigError: A YAML file cannot be read.
+    """
+    found: dict[Path, None] = {}
+    waiting = [task]
+    while waiting:
+        file = waiting.pop()
+        if file in found:
+            continue
+        found[file] = None
+        if file.suffix != ".yaml":
+            continue
+        found.update(dict.fromkeys(sorted(file.parent.glob("*.py"))))
+        for key, text in strict_yaml.scalars(file):
+            # lm-eval looks beside the file, `datasets` from the working directory, by patterns too.
+            for name in {str(file.parent / text), text}:
+                for path in map(Path, sorted(glob(name))):  # noqa: PTH207 - it may be absolute
+                    if path.is_file():
+                        waiting.append(path)
+                    elif key in FOLDERS:
+                        waiting += sorted(p for p in path.rglob("*") if p.is_file())
+    return list(found)
 
 
 RUNS = re.compile(r"(?<![.\w])(eval|exec|parse_expr|sympify)\(")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 REPO = Path(__file__).parents[2]
 
@@ -103,12 +104,15 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("template") / "project"
     (folder / "tasks").mkdir(parents=True)
     (folder / "presets").mkdir()
-    shutil.copy(REPO / "params.yaml", folder)
+    params = yaml.safe_load((REPO / "params.yaml").read_text())
+    params["base"]["adapter"] = None  # it is not copied
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     (folder / "dvc.yaml").write_text(DVC_YAML)
     (folder / "stand_in.py").write_text(STAND_IN)
     (folder / "content").write_text("trained")
     (folder / "tasks" / "__init__.py").touch()
     (folder / "tasks" / "promote.py").write_text(PROMOTE)
+    (folder / "tasks" / "inputs.py").touch()
     (folder / "presets" / "quick.yaml").write_text("train: {steps: 2}\n")
     (folder / ".gitignore").write_text("/.sirl/\n/artifacts/\n__pycache__/\n")
     shell(folder, "git", "init", "--quiet")

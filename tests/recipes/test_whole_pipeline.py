@@ -25,6 +25,7 @@ Sirl = Callable[..., "subprocess.CompletedProcess[str]"]
 Finished = tuple[Path, "subprocess.CompletedProcess[str]"]
 
 STAGES = 13
+"""Those that MLflow tracks and that can be unchanged: all but `inputs`."""
 
 
 def digests(folder: Path) -> dict[str, str]:

@@ -47,8 +47,19 @@ class World:
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.layout = Layout(root)
         self.device = "cpu"
+        root.mkdir(exist_ok=True, parents=True)
+        monkeypatch.chdir(root)
+        self.write(root / "m/config.json", "{}")
+        self.reward = self.write(root / "reward/config.json", "{}")
+        self.asked = self.write(root / "asked/config.json", "{}")
+        self.task = self.write(root / "task.yaml", "task: t")
         self.settings: list[str] = [
             "attack.attacks=[{name: template, path: inputs/t.jsonl}, {name: prefill}]",
+            "attack.attacker={name: own, model: {name: local, path: asked}}",
+            "train.method={name: reward_model, model: reward}",
+            "judge.judges=[{name: strongreject, model: "
+            "{name: own, model: {name: local, path: asked}}}]",
+            "capability.benchmarks=[{name: lm_eval, task: task.yaml}]",
             "backend={name: openai, urls: ['http://127.0.0.1:9/v1']}",
         ]
         self.model = self.write(root / "artifacts/models/base/model.safetensors", "weights")
@@ -81,7 +92,9 @@ class World:
         keys: dict[str, Callable[[], str]] = {
             "attack": lambda: attack._context(stage, self.device, digest),
             "capability": lambda: capability_stage._context(stage, self.device, digest),
-            "judge": lambda: judge._context(self.layout.transcripts("base"), self.device),
+            "judge": lambda: judge._context(
+                params.judge, self.layout, self.layout.transcripts("base"), self.device
+            ),
             "profile": lambda: profile._context(params, self.device, digest),
             "train": lambda: train._key(stage, self.device),
         }
@@ -136,11 +149,11 @@ SETTINGS = {
     ),
 }
 FILES = {
-    "attack": ("model", "template"),
-    "capability": ("model",),
-    "judge": ("transcripts",),
+    "attack": ("model", "template", "asked"),
+    "capability": ("model", "task"),
+    "judge": ("transcripts", "asked"),
     "profile": ("model",),
-    "train": ("model",),
+    "train": ("model", "reward"),
 }
 
 

@@ -486,6 +486,7 @@ def repro(project: Layout) -> Callable[..., None]:
     (root / ".dvc").mkdir()
     (root / ".dvc" / "config").write_text("[core]\n    no_scm = true\n")
     (root / "dvc.yaml").write_text(GRAPH)
+    (root / "assets").symlink_to(ROOT / "assets")
 
     def run(weights: str, *, passed: bool) -> None:
         pipeline(root, weights, passed=passed)
@@ -562,7 +563,7 @@ def test_what_someone_changed_is_not_promoted(
     project: Layout, params: Params, monkeypatch: pytest.MonkeyPatch, said: str, tmp_path: Path
 ) -> None:
     """Even where DVC was told of the change (dvc commit), so that it finds nothing amiss."""
-    monkeypatch.setattr(promote, "require_fresh", lambda _: None)
+    monkeypatch.setattr(promote, "require_fresh", lambda *_: None)
     for folder, passed in ((tmp_path / "other", True), (project.root, False)):
         folder.mkdir(exist_ok=True)
         pipeline(folder, "one", passed=passed)
