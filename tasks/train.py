@@ -11,7 +11,7 @@ from sirl import entropy, generation, model_files, records, training
 from sirl.errors import TrainingError
 from sirl.judges import refusal
 from sirl.layout import Split
-from sirl.models import chat_template_digest, resolve_device
+from sirl.models import resolve_device
 from sirl.progress import bar
 from sirl.records import Prompt
 from tasks import inputs, resume
@@ -98,7 +98,6 @@ def _prompts(stage: Stage, split: Split) -> list[Prompt]:
 def _key(stage: Stage, device: str) -> str:
     """Hash of all that decides the result, the code included: what is changed never picks up an old
     checkpoint."""
-    base = stage.layout.model("base")
     prompts = [stage.layout.prompts(split) for split in ("train", "anchor", "probe")]
     folders = [Path(package.__path__[0]) for package in (generation, training)]
     code = [file for folder in folders for file in sorted(folder.glob("*.py"))]
@@ -107,8 +106,7 @@ def _key(stage: Stage, device: str) -> str:
         "params": stage.params.train.model_dump(mode="json"),
         "seed": stage.params.seed,
         "device": device,
-        "model": model_files.digest(base),
-        "chat_template": chat_template_digest(base),
+        "model": model_files.digest(stage.layout.model("base")),
         "prompts": [records.digest_file(path) for path in prompts],
         "inputs": inputs.read(stage.params.train, stage.layout),
         "code": [records.digest_file(path) for path in code],
