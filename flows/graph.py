@@ -40,12 +40,13 @@ def read(place: Workplace, target: str | None = None) -> Graph:
 def stale(place: Workplace) -> frozenset[str]:
     """The stages whose own inputs or outs have changed since they last ran.
 
+    Stage `inputs`, which always runs, is none of them: what it would write is looked at first.
+
     Raises:
         SirlError: Something that params.yaml names is not there, or DVC cannot read the project.
     """
     _output(place, [sys.executable, "-m", "tasks.inputs"], "python -m tasks.inputs")
-    changed = json.loads(_dvc(place, "status", "--json"))
-    return frozenset(stage for stage, why in changed.items() if why != inputs.UNCHANGED)
+    return frozenset(json.loads(_dvc(place, "status", "--json"))) - {inputs.STAGE}
 
 
 def below(graph: Graph, stages: frozenset[str]) -> frozenset[str]:

@@ -12,8 +12,8 @@ from sirl.config import Params
 from sirl.layout import Layout
 from tasks.stage import process
 
-UNCHANGED = ["always changed"]
-"""What `dvc status --json` says of this stage when nothing has."""
+STAGE = "inputs"
+"""To DVC it has always changed; what follows from that is seen at the stages that read it."""
 
 
 def write(params: Params, layout: Layout, *, every_byte: bool = False) -> None:
@@ -54,4 +54,4 @@ def run() -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(process("inputs", run))
+    raise SystemExit(process(STAGE, run))
