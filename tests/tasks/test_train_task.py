@@ -62,6 +62,7 @@ def test_a_method_without_steps(stage: Stage) -> None:
 
 
 def test_steps_without_entropy(stage: Stage) -> None:
+    stage.layout.model("trained").mkdir()
     first = {"step": 1.0, "loss": 0.7, "grad_norm": 2.0, "seconds": 0.3}
     last = {**first, "step": 2.0, "refusal/probe": 0.5}
     train._write(stage, Result([first, last], [], 2, None, 0.0, skipped_long=0, unlabelled=3), "")
