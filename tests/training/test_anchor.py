@@ -44,6 +44,11 @@ def test_packed_rows_follow_each_other_and_know_their_answers() -> None:
     assert batch.lengths.tolist() == [1, 3]
 
 
+def test_packed_rows_lie_on_the_device() -> None:
+    batch = anchor.pack([AnchorRow((5, 6), (7,))], torch.device("meta"))
+    assert {value.device.type for value in vars(batch).values()} == {"meta"}
+
+
 def test_packed_rows_do_not_see_each_other(tiny_model: Path) -> None:
     model: Any = load_model(tiny_model, "float32").eval()
     rows = [AnchorRow((5, 6), (7,)), AnchorRow((8,), (9, 10, 11)), AnchorRow((5, 6), (7, 12))]

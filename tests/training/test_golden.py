@@ -13,9 +13,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from sirl.config import AnchorParams, GuardParams, LoraParams, TrainParams
+from sirl.errors import TrainingError
 from sirl.models import load_tokenizer
 from sirl.records import Completion, Prompt
 from sirl.training import policy, sirl
+from sirl.training.backends import VllmRollouts
 from sirl.training.methods import Sirl
 from sirl.training.run import Data, Job, Result
 from sirl.training.trainer import SirlTrainer
@@ -283,3 +285,62 @@ def test_a_step_off_the_policy_is_clipped(run: Run) -> None:
 
 def test_the_rate_falls_by_its_schedule(run: Run) -> None:
     assert run.rates == pytest.approx([RATE * (1 - step / STEPS) for step in range(STEPS)])
+
+
+def test_what_trl_is_told(tmp_path: Path) -> None:
+    params = TrainParams(
+        rollouts=VllmRollouts(memory=0.25),
+        steps=7,
+        prompts_per_step=6,
+        group=4,
+        micro_batch=8,
+        schedule="linear",
+        max_prompt_tokens=100,
+        max_new_tokens=20,
+        dtype="bfloat16",
+        gradient_checkpointing=True,
+    )
+    job = Job(tmp_path, tmp_path, tmp_path, Data([], [], []), params, seed=23, device="cpu")
+    told = sirl._trl_config(job)
+    expected = {
+        "seed": 23,
+        "max_steps": 7,
+        "generation_batch_size": 24,
+        "num_generations": 4,
+        "per_device_train_batch_size": 8,
+        "gradient_accumulation_steps": 3,
+        "max_completion_length": 20,
+        "use_cpu": True,
+        "bf16": True,
+        "gradient_checkpointing": True,
+        "loss_type": "grpo",
+        "scale_rewards": "group",
+        "shuffle_dataset": False,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "save_total_limit": 2,
+        "report_to": [],
+        "disable_tqdm": True,
+        "use_vllm": True,
+        "vllm_mode": "colocate",
+        "vllm_gpu_memory_utilization": 0.25,
+        "vllm_max_model_length": 120,
+        "output_dir": str(tmp_path),
+    }
+    assert {name: getattr(told, name) for name in expected} == expected
+    assert told.save_strategy == "no" and told.lr_scheduler_type == "linear"
+    assert told.dataloader_pin_memory is False
+
+
+@pytest.mark.parametrize(("prompts", "fits"), [(6, True), (2, True), (5, False)])
+def test_a_step_is_whole_micro_batches(prompts: int, fits: bool, tmp_path: Path) -> None:
+    params = TrainParams(prompts_per_step=4, group=4, micro_batch=8)
+    params = params.model_copy(update={"prompts_per_step": prompts})  # past its own check
+    job = Job(tmp_path, tmp_path, tmp_path, Data([], [], []), params, seed=1, device="cpu")
+    if not fits:
+        with pytest.raises(TrainingError, match=r"= 20 does not split over 1 processes .* of 8"):
+            sirl._trl_config(job)
+        return
+    told = sirl._trl_config(job)
+    batches = told.per_device_train_batch_size, told.gradient_accumulation_steps
+    assert batches == (8, prompts * 4 // 8)
