@@ -97,11 +97,13 @@ class Chaos:
 
     def run(self, kills: int, wanted: dict[str, str]) -> None:
         """Kills so often, then lets a run end; each that ends must have the wanted outs."""
+        # In the background of a shell SIGINT is ignored, and what we start would ignore it too.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         self.random = random.Random(self.seed)
         started, running = time.monotonic(), self.start()
         while sum(self.kills.values()) < kills:
             if self.await_moment(running):
-                running = self.kill(running)
+                running = self.kill(running, wanted)
             else:
                 self.check(running, wanted)
                 running = self.start()
@@ -159,7 +161,9 @@ class Chaos:
         while written() == before and running.poll() is None and time.monotonic() < latest:
             time.sleep(0.0005)
 
-    def kill(self, running: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
+    def kill(
+        self, running: subprocess.Popen[bytes], wanted: dict[str, str]
+    ) -> subprocess.Popen[bytes]:
         """Signals one part of a run or all of it; the run that goes on, or the next one."""
         number, target = self.random.choice(SIGNALS), self.random.choice(TARGETS)
         parts = {name: pids for name, pids in self.parts(running).items() if pids}
@@ -174,6 +178,8 @@ class Chaos:
         sys.stdout.write(f"{target} {number.name}: {'goes on' if code is None else code}\n")
         sys.stdout.flush()
         assert ignored or code is not None, f"stuck after {target} {number.name}"
+        if code == 0:  # it had ended already
+            self.check(running, wanted)
         said = self.output.read_text(errors="replace")
         assert set(DEFECT.findall(said)) <= {"KeyboardInterrupt"}, self.last_words()
         return running if code is None else self.start()
