@@ -14,7 +14,6 @@ from flows.pipeline import failure
 from flows.workplace import Workplace
 from sirl import config
 from sirl.errors import ConfigError
-from tasks import inputs
 
 Graph = Mapping[str, tuple[str, ...]]
 """Stage -> the stages it needs directly; in an order in which they can run."""
@@ -46,7 +45,7 @@ def stale(place: Workplace) -> frozenset[str]:
         SirlError: Something that params.yaml names is not there, or DVC cannot read the project.
     """
     _output(place, [sys.executable, "-m", "tasks.inputs"], "python -m tasks.inputs")
-    return frozenset(json.loads(_dvc(place, "status", "--json"))) - {inputs.STAGE}
+    return frozenset(json.loads(_dvc(place, "status", "--json"))) - {"inputs"}
 
 
 def below(graph: Graph, stages: frozenset[str]) -> frozenset[str]:

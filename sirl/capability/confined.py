@@ -168,6 +168,8 @@ def see_libraries_alone() -> None:
     paths = sorted({*map(Path, [*LIBRARIES, f"{sys.base_prefix}/lib", *python])})
     shown = {path: Path("/old", *path.resolve().parts[1:]) for path in paths}
     tmp, old = Path("/tmp"), Path("/old")
+    # An environment may lie below /tmp: an empty one would hide it.
+    scratch = Path("/scratch") if any(path.is_relative_to(tmp) for path in paths) else tmp
     call("mount", None, b"/", None, RECURSIVE | PRIVATE, None)
     call("mount", b"none", bytes(tmp), b"tmpfs", NOSUID | NODEV, b"size=1m,mode=755")
     (tmp / "old").mkdir()
@@ -179,11 +181,12 @@ def see_libraries_alone() -> None:
             call("mount", bytes(source), bytes(path), None, BIND | RECURSIVE, None)
     call("umount2", bytes(old), DETACH)
     old.rmdir()
-    tmp.mkdir()
+    scratch.mkdir()
     attributes = (ctypes.c_uint64 * 4)(READ_ONLY | NOSUID | NODEV)
     call("syscall", MOUNT_SETATTR, -1, b"/", AT_RECURSIVE, attributes, ctypes.sizeof(attributes))
-    call("mount", b"none", bytes(tmp), b"tmpfs", NOSUID | NODEV, b"mode=1777,size=16m,nr_inodes=1k")
-    os.chdir(tmp)
+    size = b"mode=1777,size=16m,nr_inodes=1k"
+    call("mount", b"none", bytes(scratch), b"tmpfs", NOSUID | NODEV, size)
+    os.chdir(scratch)
 
 
 def shut_in(user: int | None, mapped: int, limits: dict[str, int], streams: list[int]) -> None:

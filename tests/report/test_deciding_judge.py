@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sirl import config, records
+from sirl import config, model_files, records
 from sirl.judges import linear, refusal
 from sirl.layout import ROLES, Layout
 from sirl.records import CapabilityItem, Message, Transcript, Verdict
@@ -64,10 +64,16 @@ def test_the_first_judge_decides_everywhere(
     said = config.read_yaml(layout.params)
     said["judge"] = {"judges": [{"name": name} for name in order]}
     params = config.validate(said, where="test")
+    answered = model_files.digest(tiny_model)
+    made = records.read_json(layout.train_summary)
+    records.write_json(layout.train_summary, {**made, "models": dict.fromkeys(ROLES, answered)})
     for role in ROLES:
+        for path in (layout.capability(role), layout.profile(role)):
+            records.write_json(path, {**records.read_json(path), "model": answered})
         layout.model(role).parent.mkdir(parents=True, exist_ok=True)
         layout.model(role).symlink_to(tiny_model, target_is_directory=True)
         records.write(layout.transcripts(role), transcripts(ANSWERS[role]))
+        records.write_json(layout.attacked(role), {"model": answered})
         items = [CapabilityItem(f"sums/{n}", "sums", 1.0) for n in range(60)]
         records.write(layout.capability_items(role), items)
         judge.run(Stage(f"judge@{role}", params, layout, Tracker(), role))  # type: ignore[arg-type]
