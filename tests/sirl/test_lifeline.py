@@ -49,16 +49,15 @@ def test_a_kill_of_the_holder_interrupts(tmp_path: Path) -> None:
 
 def test_what_does_not_heed_it_is_killed(tmp_path: Path) -> None:
     stubborn = """
+import signal
 import time
 from sirl import lifeline
 lifeline.GRACE_SECONDS = 0.2
 lifeline.watch()
+signal.signal(signal.SIGINT, lambda *_: None)
 print("watching", flush=True)
 while True:
-    try:
-        time.sleep(60)
-    except KeyboardInterrupt:
-        pass
+    time.sleep(60)
 """
     process = subprocess.Popen(
         [sys.executable, "-c", stubborn],
