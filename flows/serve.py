@@ -63,7 +63,6 @@ def serve(root: Path, prefect_port: int, mlflow_port: int) -> None:
         require_free(port, option)
     api = f"http://{HOST}:{prefect_port}/api"
     environment = settings(root, api)
-    os.environ[AUTH] = environment[AUTH]
     server = ["prefect", "server", "start", "--host", HOST, "--port", str(prefect_port)]
     pages = ["mlflow", "server", "--host", HOST, "--port", str(mlflow_port), "--workers", "1"]
     pages += ["--allowed-hosts", ",".join(f"{name}:{mlflow_port}" for name in NAMES)]
@@ -77,7 +76,7 @@ def serve(root: Path, prefect_port: int, mlflow_port: int) -> None:
     ):
         await_up(f"{api}/health", prefect, root)
         await_up(f"http://{HOST}:{mlflow_port}/health", mlflow, root)
-        prepare(api)
+        prepare(environment)
         deploy(root, environment)
         with child("prefect-worker", worker, root, environment) as working:
             sys.stdout.write(greeting(root, prefect_port, mlflow_port))
@@ -199,15 +198,19 @@ def await_up(url: str, process: subprocess.Popen[bytes], root: Path) -> None:
         time.sleep(0.3)
 
 
-def prepare(api: str) -> None:
-    """The work pool, and the limit of one task run at a time on the device."""
-    os.environ["PREFECT_API_URL"] = api
+def prepare(environment: Mapping[str, str]) -> None:
+    """The work pool, and the limit of one task run at a time on the device, at the server whose
+    address and password the environment variables hold."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
     from flows.sirl_flow import GPU_TAG
 
-    with get_client(sync_client=True) as client:
+    there = {
+        setting: environment[setting.name] for setting in (PREFECT_API_URL, PREFECT_API_AUTH_STRING)
+    }
+    with temporary_settings(there), get_client(sync_client=True) as client:
         client.create_work_pool(WorkPoolCreate(name="sirl", type="process"), overwrite=True)
         client.create_concurrency_limit(tag=GPU_TAG, concurrency_limit=1)
 

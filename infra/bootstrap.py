@@ -18,7 +18,7 @@ def main() -> int:
     try:
         storage.bootstrap(os.environ["SIRL_BUCKET"])
         root = project.find()
-        serve.prepare(os.environ["PREFECT_API_URL"])
+        serve.prepare(os.environ)
         serve.deploy(root, os.environ)
     except SirlError as error:
         sys.stderr.write(f"sirl: bootstrap: {error}\n")

@@ -135,7 +135,8 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]
     """This process's environment, fit for stand-ins: our code is found, nothing is sent."""
     monkeypatch.setenv("PYTHONPATH", str(REPO))
     monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
-    for name in ("MLFLOW_TRACKING_URI", "SIRL_DEBUG", "PREFECT_API_URL", "GIT_DIR"):
+    prefect = ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING")
+    for name in ("MLFLOW_TRACKING_URI", "SIRL_DEBUG", "GIT_DIR", *prefect):
         monkeypatch.delenv(name, raising=False)
     yield monkeypatch
 
