@@ -25,6 +25,7 @@ import torch
 from sirl import records
 from sirl.entropy import token_entropy
 from sirl.generation import Request, Sampling
+from sirl.generation.prefill import positions
 from sirl.generation.tokens import encode
 from sirl.generation.transformers import TransformersGenerator
 from sirl.layout import Layout
@@ -77,10 +78,9 @@ def _entropies(
     generator: TransformersGenerator, ids: torch.Tensor, mask: torch.Tensor, width: int
 ) -> torch.Tensor:
     """Entropies (B, T) of the tokens after `width` of ids (B, width + T)."""
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
     keep = ids.shape[1] - width + 1
     logits = generator.model(
-        input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=keep
+        input_ids=ids, attention_mask=mask, position_ids=positions(mask), logits_to_keep=keep
     ).logits[:, :-1]  # (B, T, V)
     return token_entropy(logits)
 

@@ -6,7 +6,6 @@ recorded what was finished. The next run waits for that.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import signal
@@ -16,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from flows import dvc
-from sirl import lifeline
+from sirl import lifeline, locks
 from sirl.errors import SirlError
 from sirl.layout import Layout
 
@@ -27,20 +26,13 @@ PATIENCE_SECONDS = lifeline.GRACE_SECONDS + 5
 
 @contextmanager
 def taken(root: Path) -> Iterator[None]:
-    """Keeps other runs off a project; the lock ends with this process, however that ends.
+    """Keeps other runs off a project.
 
     Raises:
         SirlError: Another run is going on there.
     """
-    local = Layout(root).local
-    local.mkdir(parents=True, exist_ok=True)
-    with (local / "run.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SirlError(
-                f"another run is going on in {root}", "Wait for it, or stop it"
-            ) from None
+    busy = SirlError(f"another run is going on in {root}", "Wait for it, or stop it")
+    with locks.held(Layout(root).local / "run.lock", busy):
         _await_end(root.resolve())
         yield
 

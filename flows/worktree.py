@@ -10,7 +10,6 @@ for good.
 from __future__ import annotations
 
 import configparser
-import fcntl
 import os
 import shutil
 import subprocess
@@ -24,7 +23,7 @@ from typing import Any
 
 import yaml
 
-from sirl import config, records
+from sirl import config, locks, records
 from sirl.errors import ConfigError, SirlError
 from sirl.layout import Layout
 
@@ -67,14 +66,10 @@ def checkout(project: Path, values: Mapping[str, Any], key: str) -> Iterator[Pat
         ConfigError: The project is no git repository, or has large untracked files.
     """
     folder = _folder(project, key)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SirlError(
-                f"another run of these settings is going on in {folder}", "Wait for it, or stop it"
-            ) from None
+    busy = SirlError(
+        f"another run of these settings is going on in {folder}", "Wait for it, or stop it"
+    )
+    with locks.held(folder.with_suffix(".lock"), busy):
         commit = snapshot(project)
         try:
             if (folder / ".dvc" / "config.local").is_file():  # the last that `_create` writes

@@ -7,7 +7,6 @@ is brought, so that no folder of the pipeline holds anything that its digest doe
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import re
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sirl.errors import ModelError
-from sirl.records import digest_file
+from sirl.records import digest_file, digest_of
 
 log = logging.getLogger(__name__)
 
@@ -172,10 +171,7 @@ def copy(source: Path, target: Path, *, with_weights: bool = True) -> None:
 
 def digest(folder: Path) -> str:
     """SHA-256 over the names and digests of a model's files, hex: which model it is."""
-    total = hashlib.sha256()
-    for path in listed(folder):
-        total.update(f"{path.name}\0{digest_file(path)}\n".encode())
-    return total.hexdigest()
+    return digest_of({path.name: digest_file(path) for path in listed(folder)})
 
 
 def parts(folder: Path) -> list[Path]:

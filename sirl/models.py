@@ -18,7 +18,7 @@ from sirl import model_files
 from sirl.errors import MissingPackageError, ModelError, ServiceError
 from sirl.generation import chat_template
 from sirl.model_files import HUB_FILES
-from sirl.records import digest_file, digest_json, read_json, write_bytes
+from sirl.records import digest_file, digest_json, write_bytes
 from sirl.spec import Spec, Url
 
 if TYPE_CHECKING:
@@ -264,17 +264,6 @@ def _load(folder: Path, task: Task, **how: Any) -> PreTrainedModel:
     return model
 
 
-def save_model(model: Any, folder: Path, base: Path) -> None:
-    """Saves a model to a folder, with the generation config of the model that it comes of: it is
-    the publisher's, for those who serve the model; nothing here obeys it."""
-    file = base / GENERATION_CONFIG
-    own = file.read_bytes() if file.exists() else None
-    model.save_pretrained(folder)
-    (folder / GENERATION_CONFIG).unlink(missing_ok=True)
-    if own is not None:
-        (folder / GENERATION_CONFIG).write_bytes(own)
-
-
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """Loads the tokenizer, padding on the left as generation wants; the end token pads where no
     other does, and a chat template is told one day only (`chat_template.DATE`)."""
@@ -310,12 +299,15 @@ def load_generation_config(folder: Path) -> Any:
 
     A checkpoint may ask for penalties, beams, suppressed tokens and much else. Obeyed, they would
     change the answers and the entropies that are the reward, on one backend and not on the next.
+
+    Raises:
+        ModelError: It is no JSON object.
     """
     from transformers import GenerationConfig
 
     told = folder / GENERATION_CONFIG
     told = told if told.exists() else folder / "config.json"
-    value = read_json(told) if told.exists() else {}
+    value = model_files.read_settings(told) if told.exists() else {}
     return GenerationConfig(eos_token_id=_ids(value.get("eos_token_id")) or None)
 
 

@@ -6,13 +6,12 @@ of, repeats none that is finished, and reads nothing back to know which those ar
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Generic
 
-from sirl import records
+from sirl import locks, records
 from sirl.errors import DataError
 from sirl.records import Row
 
@@ -29,22 +28,16 @@ class Store(Generic[Row]):
         self.folder = folder
         self.row_type = row_type
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keeps other runs off; the lock ends with the process, however that ends.
+    def locked(self) -> AbstractContextManager[None]:
+        """Keeps other runs off.
 
         Raises:
-            DataError: Another run has it.
+            DataError: Another run has it, on entering.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "lock").open("w") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise DataError(
-                    f"another run is at work in {self.folder}", "Wait for it to end, or end it"
-                ) from None
-            yield
+        busy = DataError(
+            f"another run is at work in {self.folder}", "Wait for it to end, or end it"
+        )
+        return locks.held(self.folder / "lock", busy)
 
     def __contains__(self, address: str) -> bool:
         return self._path(address).exists()

@@ -82,7 +82,16 @@ def require_fresh(params: Params, layout: Layout) -> None:
         DataError: DVC finds a stage that is not up to date, or an input is not there any more.
     """
     inputs.write(params, layout, every_byte=True)
-    command = [sys.executable, "-m", "dvc", "status", "--json", "--with-deps", "report"]
+    command = [
+        sys.executable,
+        "-m",
+        "dvc",
+        "--wait-for-lock",
+        "status",
+        "--json",
+        "--with-deps",
+        "report",
+    ]
     with TemporaryDirectory() as empty:  # where DVC remembers digests by size and time of a file
         environment = {**os.environ, "DVC_SITE_CACHE_DIR": empty}
         done = subprocess.run(command, cwd=layout.root, env=environment, capture_output=True)

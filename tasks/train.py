@@ -35,7 +35,7 @@ def run(stage: Stage) -> None:
     layout, params = stage.layout, stage.params.train
     data = Data(*(_prompts(stage, split) for split in ("train", "anchor", "probe")))
     base = model_files.digest(layout.model("base"))
-    state = resume.begin(layout, "train", _key(stage, device))
+    state = resume.begin(layout, "train", _key(stage, device, base))
     progress = iter(bar(range(params.steps), "training", params.steps))
 
     def on_step(row: dict[str, float]) -> None:
@@ -95,9 +95,9 @@ def _prompts(stage: Stage, split: Split) -> list[Prompt]:
     return list(records.read(stage.layout.prompts(split), Prompt))
 
 
-def _key(stage: Stage, device: str) -> str:
+def _key(stage: Stage, device: str, base: str) -> str:
     """Hash of all that decides the result, the code included: what is changed never picks up an old
-    checkpoint."""
+    checkpoint. `base` is the digest of the model that training begins with."""
     prompts = [stage.layout.prompts(split) for split in ("train", "anchor", "probe")]
     folders = [Path(package.__path__[0]) for package in (generation, training)]
     code = [file for folder in folders for file in sorted(folder.glob("*.py"))]
@@ -106,7 +106,7 @@ def _key(stage: Stage, device: str) -> str:
         "params": stage.params.train.model_dump(mode="json"),
         "seed": stage.params.seed,
         "device": device,
-        "model": model_files.digest(stage.layout.model("base")),
+        "model": base,
         "prompts": [records.digest_file(path) for path in prompts],
         "inputs": inputs.read(stage.params.train, stage.layout),
         "code": [records.digest_file(path) for path in code],

@@ -7,8 +7,8 @@ process, so that what they import is imported once. A fork shuts itself in befor
 - no privilege, and no way to gain one;
 - its own processes (it is the first of them, and when it ends all that it started end), mounts,
   shared memory, host name, session, and a network that leads nowhere;
-- of all files, the libraries of Python and the system, read-only, and an empty /tmp: no program,
-  no home, no project, no /proc, no /dev;
+- of all files, the libraries of Python and the system, read-only, and an empty folder to write in:
+  no program, no home, no project, no /proc, no /dev;
 - limits on time, memory, processes, open files, and the size of a file or stream.
 
 This takes Linux 5.14 and the right to make namespaces: root's, or an ordinary user's who may.

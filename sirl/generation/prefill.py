@@ -107,16 +107,21 @@ def _groups(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
             start = end
 
 
+def positions(mask: torch.Tensor) -> torch.Tensor:
+    """Places (B, L) in their row of tokens, given 1 where there is one: padding on the left takes
+    none. Models that learned a vector for each place do not see that by themselves."""
+    return (mask.cumsum(-1) - 1).clamp(min=0)
+
+
 def _forward(
     model: PreTrainedModel, cache: DynamicCache, ids: torch.Tensor, mask: torch.Tensor
 ) -> DynamicCache:
     """The cache after `ids` (B, T), the last of the columns of `mask` (B, T + what is cached)."""
     if ids.shape[1]:
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]  # (B, T)
         model(
             input_ids=ids,
             attention_mask=mask,
-            position_ids=positions,
+            position_ids=positions(mask)[:, -ids.shape[1] :],  # (B, T)
             past_key_values=cache,
             logits_to_keep=1,
         )

@@ -23,7 +23,7 @@ from sirl.entropy import entropy
 from sirl.errors import ModelError
 from sirl.generation import Request, Sampling
 from sirl.generation.likelihoods import Encoded, Scorer
-from sirl.generation.prefill import prefill
+from sirl.generation.prefill import positions, prefill
 from sirl.generation.tokens import decode, encode, thought_opened
 from sirl.models import end_token_ids, load_model, load_tokenizer
 from sirl.records import Completion
@@ -259,7 +259,7 @@ class TransformersGenerator(Scorer):
             {"input_ids": [ids[:-1] for ids, _ in batch]}, return_tensors="pt", padding_side="left"
         ).to(self.model.device)  # (B, L)
         longest = max(tail for _, tail in batch)
-        position_ids = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)  # (B, L)
+        position_ids = positions(inputs["attention_mask"])  # (B, L)
         logits = self.model(
             **inputs, position_ids=position_ids, logits_to_keep=longest
         ).logits  # (B, longest, V)

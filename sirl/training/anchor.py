@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from sirl.generation import Generator, Request, Sampling
+from sirl.generation.prefill import positions
 from sirl.records import Message, Prompt
-from sirl.training.scoring import positions
 
 ROWS = 8
 """Rows in one sequence: attention grows with the square of its length, and a matrix product needs

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sirl import model_files
-from sirl.models import Task, load_model, save_model
+from sirl.models import GENERATION_CONFIG, Task, load_model
 from sirl.training import checkpoints
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ def write(checkpoint: Path | None, base: Path, out: Path, params: TrainParams) -
             from peft import PeftModel
 
             merged = PeftModel.from_pretrained(load_model(base, "float32"), str(checkpoint))
-            save_model(merged.merge_and_unload(), partial, base)
+            merged.merge_and_unload().save_pretrained(partial)
+            (partial / GENERATION_CONFIG).unlink(missing_ok=True)  # it is ours, not the publisher's
             model_files.copy(base, partial, with_weights=False)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from sirl.entropy import entropy
+from sirl.generation.prefill import positions
 
 
 def score(
@@ -46,12 +47,6 @@ def score(
         with torch.no_grad():
             entropies = entropy(log_p.exp(), log_p).masked_fill(padding, 0.0)  # (B, T)
     return chosen.masked_fill(padding, 0.0), entropies
-
-
-def positions(mask: torch.Tensor) -> torch.Tensor:
-    """Places (B, L) in their row of tokens, given 1 where there is one: padding on the left takes
-    none. Models that learned a vector for each place do not see that by themselves."""
-    return (mask.cumsum(-1) - 1).clamp(min=0)
 
 
 def _each_prompt(

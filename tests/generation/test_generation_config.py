@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from sirl.config import LoraParams, TrainParams
+from sirl.errors import ModelError
 from sirl.generation import Request, Sampling, TransformersBackend, best_of_n
 from sirl.generation.transformers import TransformersGenerator, uniforms
 from sirl.models import load_generation_config, load_model, load_tokenizer
@@ -166,3 +167,10 @@ def test_the_publishers_file_stays_as_it_was(tiny_model: Path, tmp_path: Path) -
     merge_adapter(folder, tmp_path / "adapter")
     for made in (folder, tmp_path / "trained"):
         assert (made / "generation_config.json").read_bytes() == own
+
+
+def test_what_is_no_settings_file_is_one_line(tiny_model: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    (folder / "generation_config.json").write_text("[1, 2]")
+    with pytest.raises(ModelError, match=r"config\.json cannot be loaded: it is no JSON"):
+        load_generation_config(folder)

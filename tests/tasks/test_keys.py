@@ -96,7 +96,7 @@ class World:
                 params.judge, self.layout, self.layout.transcripts("base"), self.device
             ),
             "profile": lambda: profile._context(params, self.device, digest),
-            "train": lambda: train._key(stage, self.device),
+            "train": lambda: train._key(stage, self.device, digest),
         }
         return keys[name]()
 
