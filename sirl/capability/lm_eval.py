@@ -64,13 +64,12 @@ class LMEval(Benchmark):
         from sirl.capability.lm_eval_model import GeneratorLM
 
         manager = TaskManager(include_defaults=not self.task.endswith(".yaml"))
+        if unsafe := self._declared_unsafe(manager):  # to load it runs code that it fetches
+            raise _unguarded(unsafe)
         tasks = self._load(manager)
         for task in tasks:
             if runs_answers(task):
-                raise ConfigError(
-                    f"lm-eval task {task.config.task} would run what the model writes, unguarded",
-                    "Choose another: `sirl` runs that in a sandbox alone",
-                )
+                raise _unguarded(task.config.task)
         results = simple_evaluate(
             GeneratorLM(generator),
             tasks=tasks,
@@ -81,6 +80,27 @@ class LMEval(Benchmark):
         )
         for subtask, samples in results["samples"].items():
             yield from self._items(subtask, samples)
+
+    def _declared_unsafe(self, manager: TaskManager) -> str | None:
+        """The task, this one or one in its group, whose YAML says that it runs answers."""
+        if self.task.endswith(".yaml"):
+            files = (file for file in read_by(Path(self.task)) if file.suffix == ".yaml")
+            said = dict(pair for file in files for pair in strict_yaml.scalars(file))
+            return said.get("task") if said.get("unsafe_code", "").lower() == "true" else None
+        waiting, seen = [self.task], set[str]()
+        while waiting:
+            name = waiting.pop()
+            if name in seen or name not in manager.task_index:
+                continue
+            seen.add(name)
+            entry = manager.task_index[name]
+            config = entry.cfg or {}
+            if config.get("unsafe_code"):
+                return name
+            below = config["task"] if isinstance(config.get("task"), list) else []
+            waiting += [child for child in below if isinstance(child, str)]
+            waiting += entry.tags if entry.kind.name == "TAG" else ()
+        return None
 
     def _load(self, manager: TaskManager) -> list[Any]:
         """The task objects, their data loaded."""
@@ -109,6 +129,13 @@ class LMEval(Benchmark):
             )
         for sample in found:
             yield self.item(f"{subtask}-{sample['doc_id']}", float(sample[metric]))
+
+
+def _unguarded(task: str) -> ConfigError:
+    return ConfigError(
+        f"lm-eval task {task} would run what the model writes, unguarded",
+        "Choose another: `sirl` runs that in a sandbox alone",
+    )
 
 
 FOLDERS = ("dataset_path", "data_dir")

@@ -127,7 +127,27 @@ def test_a_task_that_runs_answers_is_refused(
         list(benchmark.run(generator))
 
 
-def test_a_task_that_says_it_runs_answers_is_refused(generator: Generator, tmp_path: Path) -> None:
+def test_a_task_that_says_it_runs_answers_is_refused_before_it_is_loaded(
+    generator: Generator, tmp_path: Path
+) -> None:
     benchmark = LMEval(task=write_task(tmp_path, ANSWER + "unsafe_code: true\n"))
+    (tmp_path / "rows.jsonl").unlink()
     with pytest.raises(ConfigError, match="local_answer would run what the model writes"):
         list(benchmark.run(generator))
+
+
+@pytest.mark.parametrize(
+    ("task", "named"),
+    [
+        ("humaneval", "humaneval"),
+        ("humaneval_instruct", "humaneval_instruct"),
+        ("mbpp", "mbpp"),
+        ("humaneval_infilling", r"humaneval_\w+_infilling\w*"),  # a group
+    ],
+)
+def test_a_task_of_lm_eval_s_own_is_refused_before_it_is_loaded(
+    generator: Generator, task: str, named: str
+) -> None:
+    """There is no network here; with one its metric would be fetched and run."""
+    with pytest.raises(ConfigError, match=f"task {named} would run what the model writes"):
+        list(LMEval(task=task).run(generator))
