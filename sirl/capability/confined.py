@@ -56,22 +56,34 @@ class Refused(Exception):
 
 def main() -> None:
     """Runs what standard input asks for, after the trusted code of its `setup`."""
-    call("prctl", DIE_WITH_PARENT, signal.SIGKILL)
+    die_with_parent()
     asked = json.load(sys.stdin)
-    names: dict[str, Any] = {}
+    worker, names = os.getpid(), dict[str, Any]()
+    if os.getppid() != asked["parent"]:
+        return
     exec(asked["setup"], names)
     for program in asked["programs"]:
         attendant = os.fork()
         if not attendant:
-            attend(program, names, asked["limits"])
-        os.waitpid(attendant, 0)
+            attend(worker, program, names, asked["limits"])
+        if os.waitpid(attendant, 0)[1]:  # it wrote no line: the next would be read as its
+            return
 
 
-def attend(program: dict[str, str], names: dict[str, Any], limits: dict[str, int]) -> NoReturn:
+def die_with_parent() -> None:
+    """From here on; a parent that is gone already must be noticed otherwise."""
+    call("prctl", DIE_WITH_PARENT, signal.SIGKILL)
+
+
+def attend(
+    worker: int, program: dict[str, str], names: dict[str, Any], limits: dict[str, int]
+) -> NoReturn:
     """Starts one program, waits for its end and writes what came of it; then ends itself, since
     a process can move into namespaces only once."""
     try:
-        call("prctl", DIE_WITH_PARENT, signal.SIGKILL)
+        die_with_parent()
+        if os.getppid() != worker:
+            os._exit(1)
         answer = watched(program, names, limits)
     except (Refused, OSError) as error:
         answer = {"refused": str(error)}
@@ -214,11 +226,14 @@ def shut_in(user: int | None, mapped: int, limits: dict[str, int], streams: list
             os.setresuid(user, user, user)
         call("capset", (ctypes.c_uint32 * 2)(CAPABILITIES), (ctypes.c_uint32 * 6)())
         call("prctl", NO_NEW_PRIVILEGES, 1, 0, 0, 0)
-        call("prctl", DIE_WITH_PARENT, signal.SIGKILL)
+        die_with_parent()
     except BaseException as error:
         os.write(REPORT, f"-{error}".encode())
         os._exit(1)
-    os.write(REPORT, b"+")
+    try:
+        os.write(REPORT, b"+")
+    except BrokenPipeError:  # nobody is left to read it
+        os._exit(1)
 
 
 def limit(most: dict[int, int]) -> None:

@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -108,7 +109,12 @@ def run_all(
     Raises:
         SandboxError: This machine cannot.
     """
-    asked = {"setup": setup, "programs": [asdict(p) for p in programs], "limits": asdict(limits)}
+    asked = {
+        "parent": os.getpid(),
+        "setup": setup,
+        "programs": [asdict(program) for program in programs],
+        "limits": asdict(limits),
+    }
     with subprocess.Popen(
         COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=ENVIRONMENT, cwd="/"
     ) as worker:

@@ -315,7 +315,16 @@ def test_shared_memory_that_no_limit_counts_is_refused() -> None:
     assert got == "-1"
 
 
-def test_the_worker_ends_with_us(marker: str) -> None:
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "parent gone first"])
+def test_the_worker_ends_with_us(marker: str, late: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also what was forked a moment before, and had not yet asked to end with its parent."""
+    if late:
+        asks = 'call("prctl", DIE_WITH_PARENT'
+        source = Path(confined.__file__).read_text()
+        assert source.count(asks) == 1
+        slow = source.replace(asks, f"__import__('time').sleep(0.5); {asks}")
+        start = [word for word in sandbox.COMMAND[:-2] if word != "-c"]
+        monkeypatch.setattr(sandbox, "COMMAND", (*start, "-c", slow, marker))
     code = (
         "import sys\nfrom sirl.capability import sandbox\n"
         f"sandbox.COMMAND = {sandbox.COMMAND!r}\n"
