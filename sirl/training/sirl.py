@@ -89,6 +89,9 @@ def _trl_config(job: Job) -> GRPOConfig:
         per_device_train_batch_size=min(params.micro_batch, local),
         gradient_accumulation_steps=max(1, local // params.micro_batch),
         beta=params.beta,
+        # TRL's default: GRPO as published differentiates the KL's estimate, whose expectation is
+        # not the KL's gradient; weighted by the ratio it is (DeepSeek-V3.2, arXiv 2512.02556).
+        use_bias_correction_kl=True,
         epsilon=params.clip,
         temperature=params.temperature,
         max_completion_length=params.max_new_tokens,

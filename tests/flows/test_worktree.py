@@ -87,6 +87,32 @@ def test_the_same_settings_find_their_worktree_again(project: Path, ran: Ran) ->
         assert other.root != first.root
 
 
+def test_what_ran_in_a_worktree_is_known_after_the_checkout_ran_something_else(
+    project: Path, ran: Ran
+) -> None:
+    with opened(project, None, []) as place:
+        run(place)
+    git(project, "add", "-f", "dvc.lock")
+    with opened(project, "quick", []) as first:
+        run(first)
+    (project / "content").write_text("other")
+    with opened(project, None, []) as place:
+        run(place)
+    with opened(project, "quick", []) as again:
+        known = yaml.safe_load((again.root / "dvc.lock").read_text())
+        assert known["stages"]["train"]["params"]["params.yaml"]["train"]["steps"] == 2
+
+
+def test_no_hook_of_the_checkout_runs(project: Path) -> None:
+    hook = project / ".git" / "hooks" / "post-checkout"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(f"#!/bin/sh\ntouch '{project}/hooked'\nexit 1\n")
+    hook.chmod(0o755)
+    with opened(project, "quick", []) as place:
+        assert place.root != project
+    assert not (project / "hooked").exists()
+
+
 def test_a_deleted_worktree_is_made_anew(project: Path) -> None:
     with opened(project, "quick", []) as place:
         (place.root / "artifacts").mkdir()

@@ -185,6 +185,25 @@ def test_a_torn_object_of_an_earlier_try_is_replaced(uri: str, folder: Path) -> 
     storage.fetch(uri, digest, folder.parent / "fetched")
 
 
+def test_a_store_that_keeps_other_bytes_than_were_sent_gets_no_manifest(
+    uri: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a server answers to the upload, here that all is well."""
+    exists = storage._exists
+    name = "deep/näme with space.json"
+
+    def damaged(client: Any, bucket: str, key: str) -> bool:
+        found = exists(client, bucket, key)
+        if found and key.endswith(name):
+            client.put_object(Bucket=bucket, Key=key, Body=b"[]")
+        return found
+
+    monkeypatch.setattr(storage, "_exists", damaged)
+    with pytest.raises(ServiceError, match=f"holds something else at .*{name}"):
+        storage.publish(folder, uri)
+    assert not any(file.endswith("manifest.json") for file in listed(uri))
+
+
 def test_a_folder_that_changes_while_it_is_sent_gets_no_manifest(
     uri: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
