@@ -45,6 +45,7 @@ def test_the_papers_numbers(preset: str) -> None:
     assert (train.max_prompt_tokens, train.max_new_tokens) == (1024, 3072)
     assert train.anchor is None
     assert params.runtime.device == "cuda"
+    assert (train.dtype, getattr(params.backend, "dtype", None)) == ("bfloat16", "bfloat16")
     (source,) = params.prepare.train.sources
     assert isinstance(source, HubSource)
     assert (source.id, source.column) == ("PKU-Alignment/PKU-SafeRLHF", "prompt")
