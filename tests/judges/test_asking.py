@@ -44,11 +44,13 @@ class Says:
     def __init__(self, rule: Callable[[Request], str | Completion | None]) -> None:
         self.rule = rule
         self.asked: list[Request] = []
+        self.sampling: Sampling | None = None
 
     def generate(
         self, requests: Iterable[Request], sampling: Sampling, *, seed: int = 0
     ) -> Iterator[Completion]:
         assert sampling.temperature == 0
+        self.sampling = sampling
         for request in requests:
             self.asked.append(request)
             said = self.rule(request)
@@ -178,6 +180,21 @@ def test_some_are_settled_without_asking(judge: AskingJudge) -> None:
 
 
 @by_name
+def test_each_is_judged_once_wherever_the_settled_ones_stand(judge: AskingJudge) -> None:
+    rows = [transcript("", 0), *(transcript(number=n) for n in (1, 2)), transcript("", 3)]
+    found = judge.judge(iter(rows), Says(lambda _: "?"))
+    assert sorted(v.transcript_id for v in found) == [f"direct:{n}" for n in range(4)]
+
+
+@pytest.mark.parametrize(("judge", "most"), list(zip(JUDGES, (256, 8, 16, 32), strict=True)))
+def test_a_reply_may_take_so_many_tokens(judge: AskingJudge, most: int) -> None:
+    for asked, wanted in ((judge, most), (judge.model_copy(update={"max_new_tokens": 7}), 7)):
+        says = Says(lambda _: "?")
+        list(asked.judge([transcript()], says))
+        assert says.sampling == Sampling(max_new_tokens=wanted)
+
+
+@by_name
 def test_the_original_request_and_the_whole_response_are_judged(judge: AskingJudge) -> None:
     says = Says(lambda _: "?")
     long = HELP + "".join(f" Step {n} follows." for n in range(400))
@@ -251,6 +268,9 @@ def test_the_template_s_digest_tells_judges_apart() -> None:
 
 
 def test_a_judge_that_asks_needs_a_model() -> None:
+    assert JUDGES[0].asks == SERVED
+    with pytest.raises(ValueError, match="asks a model, and none is open"):
+        list(JUDGES[0].judge([transcript()]))
     with pytest.raises(ValidationError, match=r"pair\.model\n  Field required"):
         TypeAdapter(JudgeSpec).validate_python({"name": "pair"})
     with pytest.raises(ValidationError, match="model"):

@@ -16,9 +16,11 @@ def prompts(*texts: str) -> list[Prompt]:
 
 def test_each_reason_is_counted_once() -> None:
     dropped: Counter[str] = Counter()
-    given = prompts(" a ", "", " \n", "x" * 11, "a", "b\u0301", "\u0301".join(("b", "")), "c")
+    given = prompts(
+        " a ", "", " \n", "x" * 11, "y" * 10, "a", "b\u0301", "\u0301".join(("b", "")), "c"
+    )
     kept = list(clean(given, max_chars=10, dropped=dropped))
-    assert [prompt.text for prompt in kept] == ["a", "b\u0301", "c"]
+    assert [prompt.text for prompt in kept] == ["a", "y" * 10, "b\u0301", "c"]
     assert dropped == {"empty": 2, "too_long": 1, "duplicate": 2}
 
 
@@ -39,6 +41,8 @@ def test_the_first_of_equal_prompts_stays_and_keeps_its_id() -> None:
         *((f"two{mark}words", "two\nwords") for mark in "\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"),
         ("two\x1fwords", "two words"),
         ("a" + "\u0301\u0316" * 16, "\u00e1" + "\u0316" * 15 + "\u0301" * 14),
+        ("\u0316" * 31, "\u0316" * 30),
+        ("\u0e01" + "\u0316" * 31, "\u0e01" + "\u0316" * 30),
         ("\u0e01\u0e34\u0e48" * 20, "\u0e01\u0e34\u0e48" * 20),
         ("你好\u3000", "你好"),
     ],

@@ -11,6 +11,7 @@ from scipy.stats import binom
 from sirl.statistics import (
     auroc,
     cohens_d,
+    cohens_kappa,
     gap_of_means,
     mann_whitney,
     mcnemar,
@@ -121,10 +122,56 @@ def test_mean_of_rates_is_the_bootstrap_written_out(
         assert mean_of_rates(rows) == pytest.approx((mean, low, high))
 
 
+def test_of_one_cell_each_resample_is_that_cell() -> None:
+    assert mean_of_rates([[1.0]]) == (1.0, 1.0, 1.0)
+    assert gap_of_means({"a": (3.0, 1)}, {"a": (1.0, 1)}) == (2.0, 2.0, 2.0)
+
+
+def kappa_of(table: np.ndarray) -> float:
+    observed, expected = np.trace(table), table.sum(axis=1) @ table.sum(axis=0)
+    return float((observed - expected) / (1 - expected))
+
+
+@pytest.mark.parametrize(("both", "first", "second", "none"), [(20, 5, 10, 15), (3, 9, 4, 6)])
+def test_the_interval_of_kappa_is_that_of_the_delta_method(
+    both: int, first: int, second: int, none: int
+) -> None:
+    counts = {(True, True): both, (True, False): first, (False, True): second}
+    pairs = [pair for pair, n in {**counts, (False, False): none}.items() for _ in range(n)]
+    n, step = len(pairs), 1e-6
+    shares = np.array([[none, second], [first, both]]) / n
+    slopes = np.zeros((2, 2))
+    for cell in np.ndindex(2, 2):
+        more = np.zeros((2, 2))
+        more[cell] = step
+        slopes[cell] = (kappa_of(shares + more) - kappa_of(shares - more)) / (2 * step)
+    # Shares add up to 1: what a slope has in common with the others moves nothing.
+    spread = (shares * slopes**2).sum() - (shares * slopes).sum() ** 2
+    half = 1.959963985 * math.sqrt(spread / n)
+    kappa = kappa_of(shares)
+    assert cohens_kappa(pairs) == pytest.approx((kappa, kappa - half, kappa + half), abs=1e-6)
+
+
+def test_the_interval_of_kappa_keeps_its_range() -> None:
+    agree = cohens_kappa([(True, True), (False, False), (True, False)])
+    differ = cohens_kappa([(True, False), (False, True), (True, True)])
+    assert agree is not None
+    assert agree.high == 1.0
+    assert differ is not None
+    assert differ.low == -1.0
+
+
 def test_mean_of_rates_is_deterministic() -> None:
     outcomes = np.random.default_rng(1).random((5, 40)) < 0.3
     assert mean_of_rates(outcomes) == mean_of_rates(outcomes)
     assert mean_of_rates(outcomes).low < outcomes.mean() < mean_of_rates(outcomes).high
+
+
+def test_resamples_are_2000_by_seed_0_unless_said() -> None:
+    values = np.random.default_rng(1).random((3, 20))  # no two resamples have one mean
+    assert mean_of_rates(values) == mean_of_rates(values, resamples=2000, seed=0)
+    high, low = ({f"{n}": (v, 1) for n, v in enumerate(row)} for row in values[:2].tolist())
+    assert gap_of_means(high, low) == gap_of_means(high, low, resamples=2000, seed=0)
 
 
 def test_bootstrap_intervals_are_at_95_percent() -> None:
@@ -155,6 +202,7 @@ def test_auroc() -> None:
 def test_cohens_d() -> None:
     assert cohens_d([2, 4], [0, 2]) == pytest.approx(2 / math.sqrt(2))
     assert cohens_d([0, 2], [2, 4]) == pytest.approx(-2 / math.sqrt(2))
+    assert cohens_d([0.0, 0.2], [0.2, 0.4]) == pytest.approx(-2 / math.sqrt(2))
     assert math.isnan(cohens_d([1], [1, 2]))
     assert math.isnan(cohens_d([1, 1], [2, 2]))
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -44,9 +46,49 @@ def test_packed_rows_follow_each_other_and_know_their_answers() -> None:
     assert batch.lengths.tolist() == [1, 3]
 
 
-def test_packed_rows_lie_on_the_device() -> None:
-    batch = anchor.pack([AnchorRow((5, 6), (7,))], torch.device("meta"))
-    assert {value.device.type for value in (*batch.inputs.values(), batch.lengths)} == {"meta"}
+@pytest.mark.parametrize("layout", [anchor.pack, anchor.pad])
+def test_rows_lie_on_the_device(layout: Callable[..., anchor.Batch]) -> None:
+    batch = layout([AnchorRow((5, 6), (7,))], torch.device("meta"))
+    laid = [*batch.inputs.values(), batch.lengths, batch.predicting]
+    found = {value.device.type for value in laid if isinstance(value, torch.Tensor)}
+    assert found == {"meta"}
+
+
+class Counting:
+    """A model whose logits at a place are one-hot of how many tokens of 5 it has seen; a `leak`
+    looks beyond its row."""
+
+    training = True
+
+    def __init__(self, leak: bool) -> None:
+        self.leak, self.read = leak, list[list[int]]()
+
+    def parameters(self) -> Iterator[torch.Tensor]:
+        yield torch.zeros(1)
+
+    def train(self, mode: bool) -> None:
+        self.training = mode
+
+    def eval(self) -> None:
+        self.training = False
+
+    def __call__(self, input_ids: Any, position_ids: Any, logits_to_keep: Any, **_: Any) -> Any:
+        assert not self.training
+        (ids,), (places,) = input_ids.tolist(), position_ids.tolist()
+        self.read.append(ids)
+        starts = [0 if self.leak else place - step for place, step in enumerate(places)]
+        seen = [ids[start : place + 1].count(5) for place, start in enumerate(starts)]
+        logits = torch.nn.functional.one_hot(torch.tensor(seen), 20).float()
+        return SimpleNamespace(logits=logits[None, logits_to_keep])
+
+
+@pytest.mark.parametrize("leak", [False, True])
+def test_the_last_row_is_read_twice_after_other_words_of_equal_number(leak: bool) -> None:
+    model = Counting(leak)
+    rows = [AnchorRow((4, 5), (6, 5, 7)), AnchorRow((9, 9), (9,)), AnchorRow((5, 8), (5,))]
+    assert anchor.packable(model, rows) != leak
+    assert model.read == [[4, 5, 6, 5, 7, 5, 8, 5], [4, 4, 4, 4, 4, 5, 8, 5]]
+    assert model.training
 
 
 def test_packed_rows_do_not_see_each_other(tiny_model: Path) -> None:
