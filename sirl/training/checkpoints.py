@@ -19,7 +19,7 @@ def seal(checkpoint: Path) -> None:
     """Writes the manifest of a checkpoint whose files are all written."""
     files = {
         file.relative_to(checkpoint).as_posix(): records.digest_file(file)
-        for file in sorted(checkpoint.rglob("*"))
+        for file in checkpoint.rglob("*")
         if file.is_file() and file.name != MANIFEST
     }
     records.write_json(checkpoint / MANIFEST, files)

@@ -42,7 +42,8 @@ def test_export_takes_weights_from_the_checkpoint_and_the_rest_from_base(
 ) -> None:
     base = tmp_path / "base"
     base.mkdir()
-    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+    weights = ("model.safetensors", "model-00001-of-00002.safetensors")
+    for name in ("config.json", "tokenizer.json", *weights):
         (base / name).write_text("base")
     for name in ("consolidated.safetensors", "pytorch_model.bin", "notes"):
         (base / name).write_text("not of a model")
@@ -63,6 +64,7 @@ def test_what_lies_in_sub_folders_is_sealed_too(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint-5"
     (path / "reference").mkdir(parents=True)
     (path / "reference" / "adapter.safetensors").write_bytes(b"one")
+    (path / "model.safetensors").write_bytes(b"as it was")
     checkpoints.seal(path)
     sealed = (path / checkpoints.MANIFEST).read_bytes()
     checkpoints.seal(path)

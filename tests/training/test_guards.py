@@ -18,6 +18,15 @@ def row(step: int, **metrics: float) -> dict[str, float]:
     return {"step": step, "length": 20.0, "kl": 0.1, "refusal/train": 0.5} | metrics
 
 
+@pytest.mark.parametrize(
+    ("texts", "share"),
+    [("aabb", 1.0), ("abab", 0.0), ("aaab", 0.5), ("abbb", 0.5), ("aabc", 0.5), ("abcd", 0.0)],
+)
+def test_groups_without_variance_are_those_of_equal_responses(texts: str, share: float) -> None:
+    metrics = guards.sample_metrics([completion(text) for text in texts], group=2)
+    assert metrics["zero_variance"] == share
+
+
 def test_sample_metrics_by_hand() -> None:
     texts = [
         "I can't help with that.",
