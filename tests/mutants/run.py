@@ -65,7 +65,10 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "sirl/training/checkpoints.py": ("tests/training/test_checkpoints.py",),
     "sirl/training/guards.py": ("tests/training/test_guards.py",),
     "sirl/training/rewards.py": ("tests/training/test_rewards.py",),
-    "sirl/training/scoring.py": ("tests/training/test_scoring.py",),
+    "sirl/training/scoring.py": (
+        "tests/training/test_scoring.py",
+        "tests/training/test_anchor.py",
+    ),
     "sirl/training/trainer.py": (TRAINING, "tests/training/test_scoring.py"),
     "sirl/training/sirl.py::_trl_config": (TRAINING,),
     "sirl/training/loop.py::arguments": (TRAINING,),

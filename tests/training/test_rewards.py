@@ -28,4 +28,7 @@ def test_advantages_by_hand() -> None:
 
 
 def test_equal_rewards_carry_nothing() -> None:
-    assert rewards.advantages([-0.7, -0.7, 1.0, 3.0], 2)[:2] == [0.0, 0.0]
+    assert rewards.advantages([-0.7, -0.7, 1.0, 3.0], 2) == [
+        *(0.0, 0.0),
+        *rewards.advantages([1.0, 3.0], 2),
+    ]
