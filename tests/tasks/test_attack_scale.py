@@ -83,7 +83,7 @@ def test_a_run_killed_outright_loses_nothing_and_does_nothing_twice(
     seen: dict[str, int] = {}
     write = attack._write
     monkeypatch.setattr(
-        attack, "_write", lambda path, rows: (seen.update(shards(killed)), write(path, rows))[1]
+        attack, "_write", lambda *given: (seen.update(shards(killed)), write(*given))[1]
     )
     with caplog.at_level(logging.INFO):
         attack.run(here)
@@ -104,7 +104,7 @@ def test_a_second_run_on_the_same_store_says_so(tmp_path: Path, tiny_model: Path
             return super().open(model, device)
 
     here = stage(tmp_path, tiny_model)
-    twice = here.params.model_copy(update={"backend": Twice()})
+    twice = here.params.model_copy(update={"backend": Twice(**dict(here.params.backend))})
     attack.run(Stage("attack@base", twice, here.layout, Tracker(), "base"))
     assert here.layout.transcripts("base").exists()
 
