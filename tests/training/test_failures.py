@@ -131,7 +131,9 @@ def test_kl_spike(tiny_model: Path, tmp_path: Path) -> None:
 
 
 def test_one_sentence_for_everything(taught: Path, tmp_path: Path) -> None:
-    result, out = run(taught, tmp_path, SURE, only("max_identical"), learning_rate=1e-3)
+    # Sampled at 1, whether 40 steps come so far hangs on how the processor rounds.
+    guard = only("max_identical")
+    result, out = run(taught, tmp_path, SURE, guard, learning_rate=1e-3, temperature=0.25)
     assert result.alarm and result.alarm.rule == "identical"
     assert_last_healthy(result, out, taught, tmp_path)
 
