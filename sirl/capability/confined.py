@@ -58,7 +58,8 @@ def main() -> None:
     """Runs what standard input asks for, after the trusted code of its `setup`."""
     die_with_parent()
     asked = json.load(sys.stdin)
-    worker, names = os.getpid(), dict[str, Any]()
+    worker = os.getpid()
+    names: dict[str, Any] = {}
     if os.getppid() != asked["parent"]:
         return
     exec(asked["setup"], names)
@@ -227,12 +228,10 @@ def shut_in(user: int | None, mapped: int, limits: dict[str, int], streams: list
         call("capset", (ctypes.c_uint32 * 2)(CAPABILITIES), (ctypes.c_uint32 * 6)())
         call("prctl", NO_NEW_PRIVILEGES, 1, 0, 0, 0)
         die_with_parent()
-    except BaseException as error:
-        os.write(REPORT, f"-{error}".encode())
-        os._exit(1)
-    try:
         os.write(REPORT, b"+")
-    except BrokenPipeError:  # nobody is left to read it
+    except BaseException as error:
+        with contextlib.suppress(BrokenPipeError):  # nobody is left to read it
+            os.write(REPORT, f"-{error}".encode())
         os._exit(1)
 
 
